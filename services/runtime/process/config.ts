@@ -1,0 +1,232 @@
+import { hostname, networkInterfaces } from 'node:os';
+import * as v from 'valibot';
+
+/** A configuration that cannot be used. It carries every problem found, not just the first. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(`invalid configuration:\n  ${problems.join('\n  ')}`);
+    this.problems = problems;
+  }
+}
+
+export interface Setting<T> {
+  /** The environment variable. Set to the empty string it counts as unset, as Compose files and OpenTelemetry have it. */
+  readonly env: string;
+  /** Without the dashes. Defaults to the variable in kebab case; a secret has none, since others can read command lines. */
+  readonly flag?: string;
+  readonly help: string;
+  /** Kept out of messages, logs and flags. */
+  readonly secret?: boolean;
+  /** The value when none is given. A setting that does not mention a default is required. */
+  readonly default?: T;
+  /** From the text to the value. An issue that begins with `must` is shown behind the name and the text. */
+  readonly schema: v.GenericSchema<string, T>;
+}
+
+/** What a program can be told: the keys are those of its configuration. */
+// biome-ignore lint/suspicious/noExplicitAny: each setting has a type of its own
+export type Settings = Readonly<Record<string, Setting<any>>>;
+
+export type Config<S extends Settings> = {
+  readonly [K in keyof S]:
+    | v.InferOutput<S[K]['schema']>
+    | (S[K] extends { readonly default: infer Default } ? Default : never);
+};
+
+/** Where settings come from: `process.env` and `process.argv.slice(2)`, handed in by `main.ts`. */
+export interface ConfigSource {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly argv: readonly string[];
+}
+
+/**
+ * Reads the settings: a flag (`--port 80`, `--port=80`; the last one counts) beats the variable, which beats the default.
+ * The result is frozen. Throws a `ConfigError` with every problem.
+ */
+export function parseConfig<const S extends Settings>(settings: S, source: ConfigSource): Config<S> {
+  const { flags, problems } = parseFlags(settings, source.argv);
+  const config: Record<string, unknown> = {};
+  for (const [key, setting] of Object.entries(settings)) {
+    const flag = flagOf(setting);
+    const fromFlag = flag === undefined ? undefined : flags.get(flag);
+    const name = fromFlag === undefined ? setting.env : `--${flag}`;
+    const text = fromFlag ?? (source.env[setting.env] || undefined);
+    if (text === undefined) {
+      if ('default' in setting) config[key] = setting.default;
+      else problems.push(`${name} is required: ${setting.help}`);
+      continue;
+    }
+    const result = v.safeParse(setting.schema, text, { abortPipeEarly: true });
+    if (result.success) config[key] = result.output;
+    else problems.push(...result.issues.map(({ message }) => describe(name, setting, text, message)));
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return Object.freeze(config) as Config<S>;
+}
+
+/** The configuration for the start-up log line, its secrets as `***`. */
+export function maskConfig(settings: Settings, config: object): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(config).map(([key, value]) => [key, settings[key]?.secret && value !== undefined ? '***' : value]),
+  );
+}
+
+/** The text of `--help`. */
+export function usage(program: string, settings: Settings): string {
+  const rows = Object.values(settings).map((setting) => {
+    const flag = flagOf(setting);
+    return { flag: flag === undefined ? '' : `--${flag}`, env: setting.env, help: setting.help };
+  });
+  const flagWidth = Math.max(...rows.map(({ flag }) => flag.length));
+  const envWidth = Math.max(...rows.map(({ env }) => env.length));
+  const lines = rows.map(({ flag, env, help }) => `  ${flag.padEnd(flagWidth)}  ${env.padEnd(envWidth)}  ${help}`);
+  return `usage: ${program} [--flag value]...\n\nEach setting is a flag or an environment variable; the flag wins.\n\n${lines.join('\n')}\n`;
+}
+
+/** An integer within limits, both included. */
+export function integer(limits: { readonly min: number; readonly max: number }) {
+  return v.pipe(
+    v.string(),
+    v.regex(/^[+-]?\d+$/, `must be an integer from ${limits.min} to ${limits.max}`),
+    v.transform(Number),
+    v.minValue(limits.min, `must be >= ${limits.min}`),
+    v.maxValue(limits.max, `must be <= ${limits.max}`),
+  );
+}
+
+/** A TCP port; 0 lets the system choose a free one. */
+export function port() {
+  return integer({ min: 0, max: 65_535 });
+}
+
+/** A duration such as `250ms`, `5s`, `0.5s`, `1m` or `2h`, within limits, as milliseconds. */
+export function durationMs(limits: { readonly min: number; readonly max: number }) {
+  return v.pipe(
+    v.string(),
+    v.regex(/^(0|\d+(\.\d+)?(ms|s|m|h))$/, 'must be a duration such as 250ms, 5s or 1m'),
+    v.transform((text) => Math.round(Number.parseFloat(text) * unitMs(text))),
+    v.minValue(limits.min, `must be >= ${formatDuration(limits.min)}`),
+    v.maxValue(limits.max, `must be <= ${formatDuration(limits.max)}`),
+  );
+}
+
+/** Any text that is not empty. */
+export function text() {
+  return v.pipe(v.string(), v.nonEmpty('must not be empty'));
+}
+
+/** One of a few words. */
+export function oneOf<const T extends string>(words: readonly T[]): v.GenericSchema<string, T> {
+  return v.pipe(v.string(), v.picklist(words, `must be one of ${words.join(', ')}`));
+}
+
+/** `true` or `false`. */
+export function boolean() {
+  return v.pipe(
+    oneOf(['true', 'false']),
+    v.transform((word) => word === 'true'),
+  );
+}
+
+/** Whatever `parse` makes of the text. What it throws is the problem, or the problems of a `ConfigError`. */
+export function parsed<T>(parse: (text: string) => T): v.GenericSchema<string, T> {
+  return v.pipe(
+    v.string(),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      try {
+        return parse(dataset.value);
+      } catch (error) {
+        const problems = error instanceof ConfigError ? error.problems : [(error as Error).message];
+        for (const message of problems) addIssue({ message });
+        return NEVER;
+      }
+    }),
+  );
+}
+
+/** The settings that every program has. */
+export const processSettings = {
+  host: {
+    env: 'HOST',
+    help: 'address to listen on (default: all)',
+    default: hasIpv6() ? '::' : '0.0.0.0',
+    schema: text(),
+  },
+  adminPort: { env: 'ADMIN_PORT', help: 'port of /livez, /readyz and /metrics (9090)', default: 9090, schema: port() },
+  logLevel: {
+    env: 'LOG_LEVEL',
+    help: 'trace, debug, info, warn, error or fatal (info)',
+    default: 'info',
+    schema: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
+  },
+  logFormat: {
+    env: 'LOG_FORMAT',
+    help: 'auto, json or pretty (auto: pretty on a terminal)',
+    default: 'auto',
+    schema: oneOf(['auto', 'json', 'pretty']),
+  },
+  drainDelayMs: {
+    env: 'DRAIN_DELAY',
+    help: 'how long to serve on after SIGTERM, until clients have moved (5s)',
+    default: 5_000,
+    schema: durationMs({ min: 0, max: 60_000 }),
+  },
+  drainGraceMs: {
+    env: 'DRAIN_GRACE',
+    help: 'how long calls in flight may take after that (20s)',
+    default: 20_000,
+    schema: durationMs({ min: 0, max: 300_000 }),
+  },
+  podName: { env: 'POD_NAME', help: 'name of this replica (the host name)', default: hostname(), schema: text() },
+} satisfies Settings;
+
+function parseFlags(settings: Settings, argv: readonly string[]) {
+  const known = new Set(Object.values(settings).map(flagOf));
+  const flags = new Map<string, string>();
+  const problems: string[] = [];
+  for (let i = 0; i < argv.length; i++) {
+    const [, flag, inline] = /^--([^=]+)(?:=(.*))?$/s.exec(argv[i] ?? '') ?? [];
+    if (flag === undefined) {
+      problems.push(`${JSON.stringify(argv[i])} is not a flag`);
+      continue;
+    }
+    const next = argv[i + 1];
+    const separate = inline === undefined && next !== undefined && !next.startsWith('--');
+    if (separate) i++;
+    const value = separate ? next : inline;
+    if (!known.has(flag)) problems.push(`--${flag} is not a flag of this program (see --help)`);
+    else if (value === undefined) problems.push(`--${flag} needs a value`);
+    else flags.set(flag, value);
+  }
+  return { flags, problems };
+}
+
+function flagOf(setting: Setting<unknown>): string | undefined {
+  return setting.secret ? undefined : (setting.flag ?? setting.env.toLowerCase().replaceAll('_', '-'));
+}
+
+function describe(name: string, setting: Setting<unknown>, given: string, message: string): string {
+  if (!message.startsWith('must')) return `${name}: ${message}`;
+  if (setting.secret) return `${name} *** ${message}`;
+  const shown = given.length > 60 ? `${given.slice(0, 60)}…` : given;
+  return `${name} ${/^\d[\w.]*$/.test(shown) ? shown : JSON.stringify(shown)} ${message}`;
+}
+
+function unitMs(duration: string): number {
+  if (duration.endsWith('ms')) return 1;
+  if (duration.endsWith('s')) return 1_000;
+  if (duration.endsWith('m')) return 60_000;
+  return 3_600_000;
+}
+
+function formatDuration(ms: number): string {
+  return ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`;
+}
+
+/** A container may have no IPv6 at all, and `::` cannot be bound there. */
+function hasIpv6(): boolean {
+  return Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ family }) => family === 'IPv6'));
+}

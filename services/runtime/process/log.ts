@@ -1,0 +1,54 @@
+import { createRequire } from 'node:module';
+import { trace } from '@opentelemetry/api';
+import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino';
+
+export type { Logger } from 'pino';
+
+const secretKeys = ['authorization', '["proxy-authorization"]', 'cookie', '["set-cookie"]', '["x-api-key"]'];
+
+/**
+ * The log of a program: a JSON object a line, or coloured text where `auto` finds a terminal. Times are ISO 8601, since
+ * people read these lines too. Written synchronously, so that the last line before an exit is not lost.
+ */
+export function createLog(options: {
+  readonly service: string;
+  readonly podName: string;
+  readonly level: string;
+  readonly format: 'auto' | 'json' | 'pretty';
+  readonly stdout: { readonly fd: number; readonly isTTY?: boolean };
+}): Logger {
+  const pretty = options.format === 'pretty' || (options.format === 'auto' && options.stdout.isTTY === true);
+  return pino(
+    {
+      level: options.level,
+      base: { service: options.service, pod: options.podName },
+      timestamp: stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      mixin: activeSpan,
+      redact: {
+        paths: secretKeys.flatMap((key) => [key, key.startsWith('[') ? `*${key}` : `*.${key}`]),
+        censor: '***',
+      },
+    },
+    pretty ? prettyStream(options.stdout) : destination({ fd: options.stdout.fd, sync: true }),
+  );
+}
+
+/** Links a line to its trace. Without tracing there is never an active span. */
+function activeSpan(): object {
+  const context = trace.getActiveSpan()?.spanContext();
+  return context === undefined ? {} : { trace_id: context.traceId, span_id: context.spanId };
+}
+
+/** Loaded here and not at the top: in production nothing needs it. */
+function prettyStream(stdout: { readonly fd: number; readonly isTTY?: boolean }): DestinationStream {
+  const { build } = createRequire(import.meta.url)('pino-pretty') as typeof import('pino-pretty');
+  return build({
+    destination: stdout.fd,
+    sync: true,
+    colorize: stdout.isTTY === true,
+    translateTime: 'SYS:HH:MM:ss.l',
+    ignore: 'service,pod',
+    messageFormat: '{service} {msg}',
+  });
+}
