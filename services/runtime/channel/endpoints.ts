@@ -1,0 +1,176 @@
+import type { CallStatus, Connection, ConnectionState, Endpoint, Picker, Transport } from '../call/call.ts';
+import { Code, localStatus } from '../call/status.ts';
+import type { ChannelListener, Health } from './events.ts';
+import { HealthWatch } from './health.ts';
+
+/** Makes the picker over the connections that serve, at least one, anew whenever they change. */
+export type PickerFactory = (connections: readonly Connection[]) => Picker;
+
+export interface EndpointSetOptions {
+  /** Names the set in messages. */
+  readonly target: string;
+  readonly transport: Transport;
+  readonly createPicker: PickerFactory;
+  /** `undefined`: a connection serves as soon as it is READY. */
+  readonly healthServiceName: string | undefined;
+  readonly onEvent: ChannelListener;
+  /** Runs after each change of what can be picked; never inside a call of this set's methods by a call's attempt. */
+  readonly onChange: () => void;
+}
+
+/** The replicas of a target, a connection to each, and the picker over those that serve. */
+export interface EndpointSet {
+  readonly pick: Picker;
+  readonly state: ConnectionState;
+  /** Takes what the resolver found: who stays keeps its connection, who left finishes its calls. */
+  update(endpoints: readonly Endpoint[]): void;
+  /** The resolver failed. It matters only while it has never answered. */
+  fail(error: Error): void;
+  close(graceMs: number): Promise<void>;
+}
+
+interface Subchannel {
+  readonly endpoint: Endpoint;
+  readonly connection: Connection;
+  health: Health;
+  watch: HealthWatch | undefined;
+  /** Has been in TRANSIENT_FAILURE since it was last READY: calls do not wait for it. */
+  failed: boolean;
+}
+
+export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
+  const { target, transport, createPicker, healthServiceName, onEvent, onChange } = options;
+  const subchannels = new Map<string, Subchannel>();
+  const leaving = new Set<Connection>();
+  let resolved = false;
+  let resolverError: Error | undefined;
+  let closed = false;
+  let onLastGone: (() => void) | undefined;
+  let serving: readonly Connection[] = [];
+  let picker: Picker = pickNone;
+
+  function add(endpoint: Endpoint): void {
+    const connection = transport(endpoint, (state) => {
+      onEvent({ type: 'connection', endpointId: endpoint.id, state, lastError: connection.lastError });
+      if (state === 'SHUTDOWN') {
+        leaving.delete(connection);
+        if (leaving.size === 0) onLastGone?.();
+      }
+      if (subchannels.get(endpoint.id) === subchannel) stateChanged(subchannel, state);
+    });
+    const subchannel: Subchannel = { endpoint, connection, health: 'unknown', watch: undefined, failed: false };
+    subchannels.set(endpoint.id, subchannel);
+  }
+
+  function remove(subchannel: Subchannel, graceMs: number): void {
+    subchannels.delete(subchannel.endpoint.id);
+    subchannel.watch?.stop();
+    leaving.add(subchannel.connection);
+    subchannel.connection.close(graceMs);
+  }
+
+  function stateChanged(subchannel: Subchannel, state: ConnectionState): void {
+    if (state === 'READY') {
+      subchannel.failed = false;
+      if (healthServiceName === undefined) {
+        subchannel.health = 'serving';
+      } else {
+        subchannel.watch = new HealthWatch(subchannel.connection, healthServiceName, (health) => {
+          if (subchannel.health === health) return;
+          subchannel.health = health;
+          onEvent({ type: 'health', endpointId: subchannel.endpoint.id, health });
+          rebuild();
+        });
+      }
+    } else {
+      if (state === 'TRANSIENT_FAILURE') subchannel.failed = true;
+      subchannel.watch?.stop();
+      subchannel.watch = undefined;
+      subchannel.health = 'unknown';
+    }
+    rebuild();
+  }
+
+  function rebuild(): void {
+    const now: Connection[] = [];
+    for (const { connection, health } of subchannels.values()) {
+      if (connection.state === 'READY' && health === 'serving') now.push(connection);
+    }
+    const same = now.length === serving.length && now.every((connection, index) => connection === serving[index]);
+    if (!same) {
+      serving = now;
+      picker = now.length === 0 ? pickNone : createPicker(now);
+    }
+    onChange();
+  }
+
+  /** Queues while a replica may still come up, and fails once none can. */
+  function pickNone(): CallStatus | undefined {
+    if (closed) return localStatus(Code.UNAVAILABLE, `the channel to ${target} is closed`, 'no');
+    if (state() === 'CONNECTING') return undefined;
+    return localStatus(Code.UNAVAILABLE, `no endpoint of ${target} can take the call: ${describe()}`, 'no');
+  }
+
+  function state(): ConnectionState {
+    if (closed) return 'SHUTDOWN';
+    if (serving.length > 0) return 'READY';
+    if (!resolved) return resolverError === undefined ? 'CONNECTING' : 'TRANSIENT_FAILURE';
+    for (const { connection, failed, health } of subchannels.values()) {
+      const waitsForHealth = connection.state === 'READY' && health === 'unknown';
+      if (waitsForHealth || (!failed && connection.state !== 'READY')) return 'CONNECTING';
+    }
+    return 'TRANSIENT_FAILURE';
+  }
+
+  function describe(): string {
+    if (!resolved) return resolverError?.message ?? 'the resolver has not answered';
+    if (subchannels.size === 0) return 'there are 0 endpoints';
+    const reasons = [...subchannels.values()].slice(0, 5).map(({ endpoint, connection, health }) => {
+      const why = connection.state === 'READY' ? `health is ${health}` : connection.lastError || connection.state;
+      return `${endpoint.id}: ${why}`;
+    });
+    return `there are ${subchannels.size} endpoints, none ready (${reasons.join('; ')})`;
+  }
+
+  return {
+    pick: (call) => picker(call),
+    get state() {
+      return state();
+    },
+    update(endpoints) {
+      if (closed) return;
+      resolved = true;
+      const wanted = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]));
+      onEvent({ type: 'endpoints', endpointIds: [...wanted.keys()] });
+      for (const subchannel of subchannels.values()) {
+        const endpoint = wanted.get(subchannel.endpoint.id);
+        if (endpoint === undefined || !sameAddresses(endpoint, subchannel.endpoint)) {
+          remove(subchannel, Number.POSITIVE_INFINITY);
+        }
+      }
+      for (const endpoint of wanted.values()) if (!subchannels.has(endpoint.id)) add(endpoint);
+      rebuild();
+    },
+    fail(error) {
+      onEvent({ type: 'resolver-error', error });
+      resolverError = error;
+      if (!resolved) onChange();
+    },
+    close(graceMs) {
+      closed = true;
+      for (const connection of leaving) connection.close(graceMs);
+      for (const subchannel of subchannels.values()) remove(subchannel, graceMs);
+      rebuild();
+      if (leaving.size === 0) return Promise.resolve();
+      return new Promise((resolve) => {
+        onLastGone = resolve;
+      });
+    },
+  };
+}
+
+function sameAddresses(a: Endpoint, b: Endpoint): boolean {
+  return (
+    a.addresses.length === b.addresses.length && a.addresses.every((address, index) => address === b.addresses[index])
+  );
+}

@@ -1,0 +1,507 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http2 from 'node:http2';
+import net, { type AddressInfo } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import type { Call, CallObserver, CallStart, CallStatus, Metadata, Method, Transport } from '../../call/call.ts';
+import { getBytes, getText } from '../../call/metadata.ts';
+import { Code } from '../../call/status.ts';
+
+/** Fast settings, so that the suite does not wait for production's timeouts. */
+export interface ContractTimeouts {
+  readonly silentAcceptTimeoutMs: number;
+  readonly maxReconnectBackoffMs: number;
+}
+
+const deadlineMs = 5_000;
+
+/**
+ * What every transport keeps, over real sockets against an HTTP/2 peer that speaks gRPC's frames by hand, so that it
+ * can misbehave in each way that a replica can.
+ */
+export function transportContract(name: string, createTransport: (timeouts: ContractTimeouts) => Transport): void {
+  const transport = createTransport({ silentAcceptTimeoutMs: 200, maxReconnectBackoffMs: 200 });
+  const contract = (promise: string, run: (t: TestContext) => Promise<void>) =>
+    test(`${name}: ${promise}`, { timeout: 20_000 }, run);
+
+  contract('brings headers, one message and the status with trailers, in this order', async (t) => {
+    const peer = await startPeer(t, (stream) => {
+      stream.respond({ ...replyHeaders, 'served-by': 'a', 'x-bytes-bin': 'AQI=' }, { waitForTrailers: true });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0', 'x-end': 'yes' }));
+      stream.end(frame('pong'));
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    assert.deepEqual(call.log, [], 'nothing is called inside start()');
+    call.call.request(1);
+    call.call.write(Buffer.from('ping'), true);
+    const status = await call.status;
+    assert.deepEqual(call.log, ['headers', 'message pong', 'status OK']);
+    assert.equal(getText(call.headers, 'served-by'), 'a');
+    assert.deepEqual([...(getBytes(call.headers, 'x-bytes-bin') ?? [])], [1, 2]);
+    assert.equal(call.endpointId, peer.address);
+    assert.equal(getText(status.trailers, 'x-end'), 'yes');
+    assert.deepEqual([peer.requests[0]?.path, peer.requests[0]?.body], ['/contract.Service/Unary', 'ping']);
+  });
+
+  contract('sends metadata and the deadline', async (t) => {
+    const peer = await startPeer(t, replyWith('pong'));
+    const connection = await connect(t, transport, peer.address);
+    const metadata: Metadata = [
+      ['x-text', 'one'],
+      ['x-text', 'two'],
+      ['x-bytes-bin', Buffer.from([1, 2])],
+    ];
+    const call = startCall(connection, unary, { metadata, deadlineMs: performance.now() + deadlineMs });
+    call.call.request(1);
+    call.call.write(Buffer.from('ping'), true);
+    await call.status;
+    const headers = peer.requests[0]?.headers ?? {};
+    assert.equal(headers['x-text'], 'one, two');
+    assert.equal(headers['x-bytes-bin'], 'AQI=');
+    assert.match(String(headers['grpc-timeout']), /^\d+[mSu]$/);
+  });
+
+  contract('tells the status that the peer sent from one made here', async (t) => {
+    const peer = await startPeer(t, (stream) => {
+      stream.respond({ ...replyHeaders, 'grpc-status': '5', 'grpc-message': 'no such%20thing', 'x-why': 'gone' }, end);
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    call.call.write(Buffer.from('ping'), true);
+    const status = await call.status;
+    assert.deepEqual([status.code, status.details, status.from], [Code.NOT_FOUND, 'no such thing', 'peer']);
+    assert.equal(getText(status.trailers, 'x-why'), 'gone');
+  });
+
+  contract('delivers no more messages than were requested, and holds the peer back', async (t) => {
+    const total = 20_000;
+    let written = 0;
+    const peer = await startPeer(t, async (stream) => {
+      stream.respond(replyHeaders, { waitForTrailers: true });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+      for (; written < total; written++) if (!stream.write(frame('x'.repeat(1_000)))) await once(stream, 'drain');
+      stream.end();
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, serverStream);
+    call.call.write(Buffer.from('go'), true);
+    call.call.request(3);
+    await until(() => call.messages === 3);
+    await settled(() => written);
+    assert.equal(call.messages, 3);
+    assert.ok(written < total / 10, `the peer wrote ${written} of ${total} messages for three requested`);
+    call.call.request(total);
+    assert.equal((await call.status).code, Code.OK);
+    assert.equal(call.messages, total);
+  });
+
+  contract('gives the status of a stream only after its last message', async (t) => {
+    const peer = await startPeer(t, (stream) => {
+      stream.respond(replyHeaders, { waitForTrailers: true });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '9', 'grpc-message': 'late' }));
+      stream.write(Buffer.concat([frame('1'), frame('2')]));
+      stream.end(frame('3'));
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, serverStream);
+    call.call.write(Buffer.from('go'), true);
+    call.call.request(1);
+    await until(() => call.messages === 1);
+    call.call.request(1);
+    await until(() => call.messages === 2);
+    call.call.request(5);
+    await call.status;
+    assert.deepEqual(call.log, ['headers', 'message 1', 'message 2', 'message 3', 'status FAILED_PRECONDITION']);
+  });
+
+  contract('streams both ways at the same time', async (t) => {
+    const peer = await startPeer(t, (stream) => {
+      stream.respond(replyHeaders, { waitForTrailers: true });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+      onMessages(stream, (text) => stream.write(frame(`echo ${text}`)));
+      stream.on('end', () => stream.end());
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, bidi);
+    call.call.request(10);
+    call.call.write(Buffer.from('1'), false);
+    await until(() => call.messages === 1);
+    call.call.write(Buffer.from('2'), false);
+    await until(() => call.messages === 2);
+    call.call.end();
+    await call.status;
+    assert.deepEqual(call.log, ['headers', 'message echo 1', 'message echo 2', 'status OK']);
+  });
+
+  contract('holds a writer back while the peer does not read', async (t) => {
+    const peer = await startPeer(
+      t,
+      (stream) => {
+        stream.respond(replyHeaders, { waitForTrailers: true });
+        stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+        setTimeout(() => stream.on('data', () => {}).on('end', () => stream.end(frame('done'))), 200);
+      },
+      { reads: false },
+    );
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, clientStream);
+    call.call.request(1);
+    const message = Buffer.alloc(64 * 1024);
+    let writes = 0;
+    do writes++;
+    while (call.call.write(message, false) && writes < 1_000);
+    assert.ok(writes < 1_000, 'write() never returned false');
+    await until(() => call.log.includes('writable'));
+    call.call.end();
+    assert.equal((await call.status).code, Code.OK);
+  });
+
+  contract('cancels at the peer, and ends once with the status it was given', async (t) => {
+    let cancelled = false;
+    const peer = await startPeer(t, (stream) => {
+      stream.respond(replyHeaders);
+      stream.write(frame('1'));
+      stream.on('close', () => {
+        cancelled = stream.rstCode === http2.constants.NGHTTP2_CANCEL;
+      });
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, serverStream);
+    call.call.write(Buffer.from('go'), true);
+    call.call.request(1);
+    await until(() => call.messages === 1);
+    call.call.cancel(Code.ABORTED, 'not needed');
+    call.call.cancel(Code.CANCELLED, 'again');
+    assert.ok(!call.log.includes('status ABORTED'), 'not inside cancel()');
+    const status = await call.status;
+    await until(() => cancelled);
+    assert.deepEqual([status.code, status.details, status.from], [Code.ABORTED, 'not needed', 'local']);
+    assert.equal(call.log.filter((line) => line.startsWith('status')).length, 1);
+  });
+
+  contract('can be cancelled before the request was written', async (t) => {
+    const peer = await startPeer(t, replyWith('pong'));
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    call.call.cancel(Code.CANCELLED, 'changed my mind');
+    const status = await call.status;
+    assert.deepEqual([status.code, status.seenByPeer], [Code.CANCELLED, 'no']);
+    assert.equal(peer.requests.length, 0);
+  });
+
+  contract('ends a call at its deadline, even when nobody reads', async (t) => {
+    const peer = await startPeer(t, (stream) => {
+      stream.respond(replyHeaders);
+      stream.write(Buffer.concat([frame('1'), frame('2')]));
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, serverStream, { deadlineMs: performance.now() + 150 });
+    call.call.write(Buffer.from('go'), true);
+    const status = await call.status;
+    assert.deepEqual([status.code, status.from, call.messages], [Code.DEADLINE_EXCEEDED, 'local', 0]);
+  });
+
+  contract('knows that a refused call was not seen', async (t) => {
+    const peer = await startPeer(t, (stream) => stream.close(http2.constants.NGHTTP2_REFUSED_STREAM));
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    call.call.write(Buffer.from('ping'), true);
+    const status = await call.status;
+    assert.deepEqual([status.code, status.from, status.seenByPeer], [Code.UNAVAILABLE, 'local', 'no']);
+  });
+
+  contract('knows that a call above the last stream of a GOAWAY was not seen', async (t) => {
+    const peer = await startPeer(t, (stream) => {
+      stream.session?.goaway(http2.constants.NGHTTP2_NO_ERROR, 0);
+      stream.close(http2.constants.NGHTTP2_REFUSED_STREAM);
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    call.call.write(Buffer.from('ping'), true);
+    assert.equal((await call.status).seenByPeer, 'no');
+  });
+
+  contract('does not know whether a call on a lost connection was seen', async (t) => {
+    const peer = await startPeer(t, (stream) => stream.session?.destroy());
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    call.call.write(Buffer.from('ping'), true);
+    const status = await call.status;
+    assert.deepEqual([status.code, status.from, status.seenByPeer], [Code.UNAVAILABLE, 'local', 'maybe']);
+  });
+
+  for (const [how, code] of [
+    ['without trailers', http2.constants.NGHTTP2_NO_ERROR],
+    ['by a cancellation of the peer', http2.constants.NGHTTP2_CANCEL],
+  ] as const) {
+    contract(`takes a stream that ended ${how} for UNAVAILABLE`, async (t) => {
+      const peer = await startPeer(t, (stream) => {
+        stream.respond(replyHeaders);
+        stream.write(frame('1'), () => stream.close(code));
+      });
+      const connection = await connect(t, transport, peer.address);
+      const call = startCall(connection, serverStream);
+      call.call.write(Buffer.from('go'), true);
+      call.call.request(5);
+      const status = await call.status;
+      assert.deepEqual([status.code, status.from, status.seenByPeer], [Code.UNAVAILABLE, 'local', 'maybe']);
+    });
+  }
+
+  contract('fails a call whose metadata HTTP/2 cannot carry, and goes on', async (t) => {
+    const peer = await startPeer(t, replyWith('pong'));
+    const connection = await connect(t, transport, peer.address);
+    const bad = startCall(connection, unary, { metadata: [['x-bad', 'line\nbreak']] });
+    bad.call.write(Buffer.from('ping'), true);
+    assert.equal((await bad.status).code, Code.INTERNAL);
+    const good = startCall(connection, unary);
+    good.call.request(1);
+    good.call.write(Buffer.from('ping'), true);
+    assert.equal((await good.status).code, Code.OK);
+  });
+
+  contract('follows the connection: READY, lost, READY again', async (t) => {
+    const peer = await startPeer(t, replyWith('pong'));
+    const connection = await connect(t, transport, peer.address);
+    assert.deepEqual(connection.states.at(-1), 'READY');
+    await peer.stop();
+    await until(() => connection.state === 'TRANSIENT_FAILURE');
+    assert.notEqual(connection.lastError, '');
+    await startPeer(t, replyWith('pong'), { port: peer.port });
+    await until(() => connection.state === 'READY');
+    assert.equal(connection.lastError, '');
+  });
+
+  contract('drops a peer that accepts and says nothing', async (t) => {
+    const silent = net.createServer(() => {});
+    silent.listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    t.after(() => silent.close());
+    const address = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    const connection = observe(t, transport, [address]);
+    await until(() => connection.state === 'TRANSIENT_FAILURE');
+  });
+
+  contract('reaches an endpoint at the address that answers', async (t) => {
+    const peer = await startPeer(t, replyWith('pong'));
+    const unused = await startPeer(t, replyWith('pong'));
+    await unused.stop();
+    const connection = observe(t, transport, [unused.address, peer.address]);
+    await until(() => connection.state === 'READY');
+  });
+
+  contract('lets calls finish when it is closed, and takes no further one', async (t) => {
+    const release = Promise.withResolvers<void>();
+    const peer = await startPeer(t, async (stream) => {
+      await release.promise;
+      replyWith('pong')(stream);
+    });
+    const connection = await connect(t, transport, peer.address);
+    const running = startCall(connection, unary);
+    running.call.request(1);
+    running.call.write(Buffer.from('ping'), true);
+    await until(() => peer.requests.length === 1);
+    connection.close(deadlineMs);
+    const late = startCall(connection, unary);
+    late.call.write(Buffer.from('ping'), true);
+    const refused = await late.status;
+    assert.deepEqual([refused.code, refused.seenByPeer], [Code.UNAVAILABLE, 'no']);
+    assert.notEqual(connection.state, 'SHUTDOWN');
+    release.resolve();
+    assert.equal((await running.status).code, Code.OK);
+    await until(() => connection.state === 'SHUTDOWN');
+  });
+
+  contract('cancels what is left after the grace', async (t) => {
+    const peer = await startPeer(t, () => {});
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    call.call.write(Buffer.from('ping'), true);
+    await until(() => peer.requests.length === 1);
+    connection.close(50);
+    const status = await call.status;
+    assert.deepEqual([status.code, status.seenByPeer], [Code.UNAVAILABLE, 'maybe']);
+    await until(() => connection.state === 'SHUTDOWN');
+  });
+}
+
+const unary = method('Unary', false, false);
+const serverStream = method('ServerStream', false, true);
+const clientStream = method('ClientStream', true, false);
+const bidi = method('Bidi', true, true);
+
+function method(name: string, requestStream: boolean, responseStream: boolean): Method {
+  return { path: `/contract.Service/${name}`, requestStream, responseStream, idempotency: 'UNKNOWN' };
+}
+
+const replyHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' };
+const end = { endStream: true };
+
+function replyWith(text: string): (stream: http2.ServerHttp2Stream) => void {
+  return (stream) => {
+    stream.respond(replyHeaders, { waitForTrailers: true });
+    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+    stream.end(frame(text));
+  };
+}
+
+/** One gRPC message on the wire: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */
+function frame(text: string): Buffer {
+  const body = Buffer.from(text);
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(body.length, 1);
+  return Buffer.concat([head, body]);
+}
+
+function onMessages(stream: http2.ServerHttp2Stream, onMessage: (text: string) => void): void {
+  let buffered = Buffer.alloc(0);
+  stream.on('data', (chunk: Buffer) => {
+    buffered = Buffer.concat([buffered, chunk]);
+    while (buffered.length >= 5 && buffered.length >= 5 + buffered.readUInt32BE(1)) {
+      const size = 5 + buffered.readUInt32BE(1);
+      onMessage(buffered.subarray(5, size).toString());
+      buffered = buffered.subarray(size);
+    }
+  });
+}
+
+interface Peer {
+  readonly address: string;
+  readonly port: number;
+  readonly requests: { path: string; headers: http2.IncomingHttpHeaders; body: string }[];
+  stop(): Promise<void>;
+}
+
+async function startPeer(
+  t: TestContext,
+  handle: (stream: http2.ServerHttp2Stream) => unknown,
+  { port = 0, reads = true } = {},
+): Promise<Peer> {
+  const sessions = new Set<http2.ServerHttp2Session>();
+  const requests: Peer['requests'] = [];
+  const server = http2.createServer();
+  server.on('session', (session) => {
+    sessions.add(session);
+    session.on('close', () => sessions.delete(session));
+    session.on('error', () => {});
+  });
+  server.on('stream', (stream, headers) => {
+    const request = { path: String(headers[':path']), headers, body: '' };
+    requests.push(request);
+    stream.on('error', () => {});
+    if (reads) {
+      onMessages(stream, (text) => {
+        request.body += text;
+      });
+    }
+    handle(stream);
+  });
+  server.listen(port, '127.0.0.1');
+  await once(server, 'listening');
+  const bound = (server.address() as AddressInfo).port;
+  const stop = async () => {
+    if (!server.listening) return;
+    for (const session of sessions) session.destroy();
+    server.close();
+    await once(server, 'close');
+  };
+  t.after(stop);
+  return { address: `127.0.0.1:${bound}`, port: bound, requests, stop };
+}
+
+function observe(t: TestContext, transport: Transport, addresses: readonly string[]) {
+  const states: string[] = [];
+  const connection = transport({ id: addresses.at(-1) ?? '', addresses }, (state) => states.push(state));
+  t.after(() => connection.close(0));
+  return Object.assign(connection, { states });
+}
+
+async function connect(t: TestContext, transport: Transport, address: string) {
+  const connection = observe(t, transport, [address]);
+  assert.deepEqual(connection.states, [], 'no state is told inside the transport itself');
+  await until(() => connection.state === 'READY');
+  return connection;
+}
+
+class Recorder implements CallObserver {
+  readonly log: string[] = [];
+  headers: Metadata = [];
+  endpointId = '';
+  messages = 0;
+  readonly ended = Promise.withResolvers<CallStatus>();
+
+  onHeaders(metadata: Metadata, endpointId: string): void {
+    this.log.push('headers');
+    this.headers = metadata;
+    this.endpointId = endpointId;
+  }
+
+  onMessage(message: Uint8Array): void {
+    this.messages++;
+    if (this.messages <= 10) this.log.push(`message ${Buffer.from(message).toString()}`);
+  }
+
+  onWritable(): void {
+    this.log.push('writable');
+  }
+
+  onStatus(status: CallStatus): void {
+    const name = Object.entries(Code).find(([, code]) => code === status.code)?.[0];
+    this.log.push(`status ${name}`);
+    this.ended.resolve(status);
+  }
+}
+
+function startCall(
+  caller: { start(start: CallStart, observer: CallObserver): Call },
+  calledMethod: Method,
+  overrides: Partial<CallStart> = {},
+) {
+  const recorder = new Recorder();
+  const start: CallStart = {
+    method: calledMethod,
+    metadata: [],
+    deadlineMs: Number.POSITIVE_INFINITY,
+    priority: 'high',
+    context: undefined,
+    avoid: [],
+    ...overrides,
+  };
+  const call = caller.start(start, recorder);
+  return {
+    call,
+    status: recorder.ended.promise,
+    log: recorder.log,
+    get headers() {
+      return recorder.headers;
+    },
+    get endpointId() {
+      return recorder.endpointId;
+    },
+    get messages() {
+      return recorder.messages;
+    },
+  };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const giveUpMs = performance.now() + deadlineMs;
+  while (!condition()) {
+    assert.ok(performance.now() < giveUpMs, `not within ${deadlineMs} ms: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** Waits until a figure has stood still for 100 ms. */
+async function settled(figure: () => number): Promise<void> {
+  let last = figure();
+  let sinceMs = performance.now();
+  await until(() => {
+    if (figure() !== last) {
+      last = figure();
+      sinceMs = performance.now();
+    }
+    return performance.now() - sinceMs > 100;
+  });
+}

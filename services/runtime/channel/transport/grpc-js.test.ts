@@ -1,0 +1,4 @@
+import { transportContract } from './contract.ts';
+import { createGrpcJsTransport } from './grpc-js.ts';
+
+transportContract('grpc-js', (timeouts) => createGrpcJsTransport({ ...timeouts, initialReconnectBackoffMs: 50 }));
