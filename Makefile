@@ -1,0 +1,68 @@
+.DEFAULT_GOAL := help
+# A name other than /bin/sh, or make 3.81 (macOS) looks commands up in its own PATH instead of the one below.
+SHELL := sh
+SYSTEM_PATH := $(PATH)
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+.PHONY: help run test check format proto clean installed-run installed tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: installed-run ## three greeters and a gateway on this machine (REPLICAS=5, PORT=8080)
+	@exec node services/lab/main.ts
+
+TESTS ?= 'services/**/*.test.ts' 'tests/*.test.ts' 'tests/!(chaos|cluster|browser)/**/*.test.ts'
+
+test: check tools ## make check, then all tests (TESTS=services/hello/hello.test.ts for one file)
+	@exec node --test --test-concurrency=2 --test-timeout=120000 \
+	  --test-reporter=spec --test-reporter-destination=stdout \
+	  --test-reporter=./tests/harness/tests-ran.ts --test-reporter-destination=stderr $(TESTS)
+
+check: installed ## types, lint, format, import rules, the contract and its descriptors
+	tsc --noEmit
+	oxlint --type-aware --deny-warnings
+	biome format .
+	depcruise services tests
+	buf lint
+	@$(BUF_PROTO) -o - | cmp - proto/descriptors.binpb || { echo 'proto/descriptors.binpb is not what the .proto files say: make proto' >&2; exit 1; }
+	@$(BUF_GOOGLE) -o - | cmp - services/gateway/google.binpb || { echo 'services/gateway/google.binpb is not what third_party says: make proto' >&2; exit 1; }
+
+format: installed ## format the code
+	biome format --write .
+
+BUF_PROTO := buf build proto --as-file-descriptor-set
+BUF_GOOGLE := buf build third_party/googleapis --as-file-descriptor-set --exclude-source-info
+
+proto: installed ## rebuild the descriptors from the .proto files
+	$(BUF_PROTO) -o proto/descriptors.binpb
+	$(BUF_GOOGLE) -o services/gateway/google.binpb
+
+clean: ## remove what was installed
+	rm -rf node_modules
+
+# The stamp of an installation is the lock file that it was made from. npm runs on the machine's own Node, because it
+# replaces the pinned one; its warnings about that Node's age are not shown. `make run` leaves out what only tests need.
+NPM_CI = PATH='$(SYSTEM_PATH)' npm ci --loglevel=error --include=optional
+
+installed-run:
+	@cmp -s package-lock.json node_modules/.installed || cmp -s package-lock.json node_modules/.installed-run || { \
+	  echo 'installing packages (npm ci --omit=dev) …' && $(NPM_CI) --omit=dev >/dev/null && \
+	  cp package-lock.json node_modules/.installed-run; }
+	@$(NODE_24)
+
+installed:
+	@cmp -s package-lock.json node_modules/.installed || { \
+	  echo 'installing packages (npm ci) …' && $(NPM_CI) --include=dev >/dev/null && \
+	  cp package-lock.json node_modules/.installed; }
+	@$(NODE_24)
+
+# Where npm has no Node 24 for the platform, such as Apple silicon, the one on the PATH must do.
+NODE_24 = test -x node_modules/.bin/node || \
+  node -e 'const [a, b, c] = process.versions.node.split(".").map(Number); process.exit(a === 24 && (b > 11 || (b === 11 && c >= 1)) ? 0 : 1)' 2>/dev/null || \
+  { echo "npm has no Node 24 for this platform and the PATH has $$(node -v 2>/dev/null || echo none): install Node 24 (24.11.1 or newer), https://nodejs.org" >&2; exit 1; }
+
+tools:
+	@for tool in grpcurl ghz; do command -v $$tool >/dev/null && continue; \
+	  if [ -n "$(CI)" ]; then echo "$$tool is not installed" >&2; exit 1; fi; \
+	  echo "$$tool is not installed: the tests that call it are skipped" >&2; done
