@@ -55,7 +55,7 @@ export function methodConfig(config: ServiceConfig, method: Method): MethodConfi
  */
 export function parseServiceConfig(json: unknown): ServiceConfig {
   const parsed = v.safeParse(serviceConfigSchema, json);
-  if (!parsed.success) throw new ConfigError(parsed.issues.map(describe));
+  if (!parsed.success) throw new ConfigError(parsed.issues.map((issue) => describe(issue, json)));
   const { loadBalancingConfig, healthCheckConfig, methodConfig: entries = [] } = parsed.output;
   const methods = new Map<string, MethodConfig>();
   const problems: string[] = [];
@@ -146,10 +146,14 @@ function toMethodConfig(entry: v.InferOutput<typeof methodConfigSchema>): Method
 }
 
 /** `methodConfig[0].retryPolicy.maxAttempts 9 must be <= 5` */
-function describe(issue: v.BaseIssue<unknown>): string {
+function describe(issue: v.BaseIssue<unknown>, json: unknown): string {
   let path = '';
-  for (const { key } of issue.path ?? []) path += typeof key === 'number' ? `[${key}]` : `${path && '.'}${String(key)}`;
+  let given = json;
+  for (const { key } of issue.path ?? []) {
+    path += typeof key === 'number' ? `[${key}]` : `${path && '.'}${String(key)}`;
+    given = (given as Record<PropertyKey, unknown>)[key as PropertyKey];
+  }
   if (issue.expected === 'never') return `${path} is not a field of the service config`;
-  if (issue.received === 'undefined') return `${path} is missing`;
-  return `${path || 'the service config'} ${JSON.stringify(issue.input)} ${issue.message}`;
+  if (given === undefined) return `${path} is missing`;
+  return `${path || 'the service config'} ${JSON.stringify(given)} ${issue.message}`;
 }

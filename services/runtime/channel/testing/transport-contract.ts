@@ -3,9 +3,12 @@ import { once } from 'node:events';
 import http2 from 'node:http2';
 import net, { type AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import type { Call, CallObserver, CallStart, CallStatus, Metadata, Method, Transport } from '../../call/call.ts';
+import type { Metadata, Method, Transport } from '../../call/call.ts';
 import { getBytes, getText } from '../../call/metadata.ts';
 import { Code } from '../../call/status.ts';
+import { startCall } from './call.ts';
+import { end, frame, onMessages, replyHeaders, replyWith, startPeer } from './http2-peer.ts';
+import { settled, until } from './until.ts';
 
 /** Fast settings, so that the suite does not wait for production's timeouts. */
 export interface ContractTimeouts {
@@ -13,7 +16,7 @@ export interface ContractTimeouts {
   readonly maxReconnectBackoffMs: number;
 }
 
-const deadlineMs = 5_000;
+const graceMs = 5_000;
 
 /**
  * What every transport keeps, over real sockets against an HTTP/2 peer that speaks gRPC's frames by hand, so that it
@@ -52,7 +55,7 @@ export function transportContract(name: string, createTransport: (timeouts: Cont
       ['x-text', 'two'],
       ['x-bytes-bin', Buffer.from([1, 2])],
     ];
-    const call = startCall(connection, unary, { metadata, deadlineMs: performance.now() + deadlineMs });
+    const call = startCall(connection, unary, { metadata, deadlineMs: performance.now() + graceMs });
     call.call.request(1);
     call.call.write(Buffer.from('ping'), true);
     await call.status;
@@ -302,7 +305,7 @@ export function transportContract(name: string, createTransport: (timeouts: Cont
     running.call.request(1);
     running.call.write(Buffer.from('ping'), true);
     await until(() => peer.requests.length === 1);
-    connection.close(deadlineMs);
+    connection.close(graceMs);
     const late = startCall(connection, unary);
     late.call.write(Buffer.from('ping'), true);
     const refused = await late.status;
@@ -335,81 +338,6 @@ function method(name: string, requestStream: boolean, responseStream: boolean): 
   return { path: `/contract.Service/${name}`, requestStream, responseStream, idempotency: 'UNKNOWN' };
 }
 
-const replyHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' };
-const end = { endStream: true };
-
-function replyWith(text: string): (stream: http2.ServerHttp2Stream) => void {
-  return (stream) => {
-    stream.respond(replyHeaders, { waitForTrailers: true });
-    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
-    stream.end(frame(text));
-  };
-}
-
-/** One gRPC message on the wire: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */
-function frame(text: string): Buffer {
-  const body = Buffer.from(text);
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(body.length, 1);
-  return Buffer.concat([head, body]);
-}
-
-function onMessages(stream: http2.ServerHttp2Stream, onMessage: (text: string) => void): void {
-  let buffered = Buffer.alloc(0);
-  stream.on('data', (chunk: Buffer) => {
-    buffered = Buffer.concat([buffered, chunk]);
-    while (buffered.length >= 5 && buffered.length >= 5 + buffered.readUInt32BE(1)) {
-      const size = 5 + buffered.readUInt32BE(1);
-      onMessage(buffered.subarray(5, size).toString());
-      buffered = buffered.subarray(size);
-    }
-  });
-}
-
-interface Peer {
-  readonly address: string;
-  readonly port: number;
-  readonly requests: { path: string; headers: http2.IncomingHttpHeaders; body: string }[];
-  stop(): Promise<void>;
-}
-
-async function startPeer(
-  t: TestContext,
-  handle: (stream: http2.ServerHttp2Stream) => unknown,
-  { port = 0, reads = true } = {},
-): Promise<Peer> {
-  const sessions = new Set<http2.ServerHttp2Session>();
-  const requests: Peer['requests'] = [];
-  const server = http2.createServer();
-  server.on('session', (session) => {
-    sessions.add(session);
-    session.on('close', () => sessions.delete(session));
-    session.on('error', () => {});
-  });
-  server.on('stream', (stream, headers) => {
-    const request = { path: String(headers[':path']), headers, body: '' };
-    requests.push(request);
-    stream.on('error', () => {});
-    if (reads) {
-      onMessages(stream, (text) => {
-        request.body += text;
-      });
-    }
-    handle(stream);
-  });
-  server.listen(port, '127.0.0.1');
-  await once(server, 'listening');
-  const bound = (server.address() as AddressInfo).port;
-  const stop = async () => {
-    if (!server.listening) return;
-    for (const session of sessions) session.destroy();
-    server.close();
-    await once(server, 'close');
-  };
-  t.after(stop);
-  return { address: `127.0.0.1:${bound}`, port: bound, requests, stop };
-}
-
 function observe(t: TestContext, transport: Transport, addresses: readonly string[]) {
   const states: string[] = [];
   const connection = transport({ id: addresses.at(-1) ?? '', addresses }, (state) => states.push(state));
@@ -422,86 +350,4 @@ async function connect(t: TestContext, transport: Transport, address: string) {
   assert.deepEqual(connection.states, [], 'no state is told inside the transport itself');
   await until(() => connection.state === 'READY');
   return connection;
-}
-
-class Recorder implements CallObserver {
-  readonly log: string[] = [];
-  headers: Metadata = [];
-  endpointId = '';
-  messages = 0;
-  readonly ended = Promise.withResolvers<CallStatus>();
-
-  onHeaders(metadata: Metadata, endpointId: string): void {
-    this.log.push('headers');
-    this.headers = metadata;
-    this.endpointId = endpointId;
-  }
-
-  onMessage(message: Uint8Array): void {
-    this.messages++;
-    if (this.messages <= 10) this.log.push(`message ${Buffer.from(message).toString()}`);
-  }
-
-  onWritable(): void {
-    this.log.push('writable');
-  }
-
-  onStatus(status: CallStatus): void {
-    const name = Object.entries(Code).find(([, code]) => code === status.code)?.[0];
-    this.log.push(`status ${name}`);
-    this.ended.resolve(status);
-  }
-}
-
-function startCall(
-  caller: { start(start: CallStart, observer: CallObserver): Call },
-  calledMethod: Method,
-  overrides: Partial<CallStart> = {},
-) {
-  const recorder = new Recorder();
-  const start: CallStart = {
-    method: calledMethod,
-    metadata: [],
-    deadlineMs: Number.POSITIVE_INFINITY,
-    priority: 'high',
-    context: undefined,
-    avoid: [],
-    ...overrides,
-  };
-  const call = caller.start(start, recorder);
-  return {
-    call,
-    status: recorder.ended.promise,
-    log: recorder.log,
-    get headers() {
-      return recorder.headers;
-    },
-    get endpointId() {
-      return recorder.endpointId;
-    },
-    get messages() {
-      return recorder.messages;
-    },
-  };
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const giveUpMs = performance.now() + deadlineMs;
-  while (!condition()) {
-    assert.ok(performance.now() < giveUpMs, `not within ${deadlineMs} ms: ${condition}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
-/** Waits until a figure has stood still for 100 ms. */
-async function settled(figure: () => number): Promise<void> {
-  let last = figure();
-  let sinceMs = performance.now();
-  await until(() => {
-    if (figure() !== last) {
-      last = figure();
-      sinceMs = performance.now();
-    }
-    return performance.now() - sinceMs > 100;
-  });
 }

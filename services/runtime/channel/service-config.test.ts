@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Method } from '../call/call.ts';
+import { Code } from '../call/status.ts';
+import { ConfigError } from '../process/config.ts';
+import { methodConfig, parseServiceConfig } from './service-config.ts';
+
+const retryPolicy = {
+  maxAttempts: 3,
+  initialBackoff: '0.05s',
+  maxBackoff: '0.5s',
+  backoffMultiplier: 2,
+  retryableStatusCodes: ['UNAVAILABLE'],
+};
+
+function method(path: Method['path'], idempotency: Method['idempotency'] = 'NO_SIDE_EFFECTS'): Method {
+  return { path, requestStream: false, responseStream: false, idempotency };
+}
+
+test('reads every field', () => {
+  const config = parseServiceConfig({
+    loadBalancingConfig: [{ round_robin: {} }],
+    healthCheckConfig: { serviceName: 'helloworld.Greeter' },
+    methodConfig: [
+      {
+        name: [{ service: 'a.B', method: 'C' }],
+        timeout: '1.5s',
+        waitForReady: true,
+        retryPolicy: { ...retryPolicy, retryableStatusCodes: ['UNAVAILABLE', 10], perAttemptRecvTimeout: '0.000001s' },
+      },
+    ],
+  });
+  assert.deepEqual(config.loadBalancing, { policy: 'round_robin' });
+  assert.equal(config.healthCheckServiceName, 'helloworld.Greeter');
+  assert.deepEqual(methodConfig(config, method('/a.B/C')), {
+    timeoutMs: 1_500,
+    waitForReady: true,
+    retryPolicy: {
+      maxAttempts: 3,
+      initialBackoffMs: 50,
+      maxBackoffMs: 500,
+      backoffMultiplier: 2,
+      retryableCodes: new Set([Code.UNAVAILABLE, Code.ABORTED]),
+      perAttemptRecvTimeoutMs: 0.001,
+    },
+  });
+});
+
+test('takes the most specific name', () => {
+  const config = parseServiceConfig({
+    methodConfig: [
+      { name: [{}], timeout: '1s' },
+      { name: [{ service: 'a.B' }], timeout: '2s' },
+      { name: [{ service: 'a.B', method: 'C' }], timeout: '3s' },
+    ],
+  });
+  assert.equal(methodConfig(config, method('/a.B/C')).timeoutMs, 3_000);
+  assert.equal(methodConfig(config, method('/a.B/D')).timeoutMs, 2_000);
+  assert.equal(methodConfig(config, method('/x.Y/Z')).timeoutMs, 1_000);
+});
+
+test('applies a default retry policy only to methods that may run twice', () => {
+  const config = parseServiceConfig({ methodConfig: [{ name: [{}, { service: 'named.Service' }], retryPolicy }] });
+  assert.notEqual(methodConfig(config, method('/a.B/C', 'NO_SIDE_EFFECTS')).retryPolicy, undefined);
+  assert.notEqual(methodConfig(config, method('/a.B/C', 'IDEMPOTENT')).retryPolicy, undefined);
+  assert.equal(methodConfig(config, method('/a.B/CreateOrder', 'UNKNOWN')).retryPolicy, undefined);
+  assert.notEqual(methodConfig(config, method('/named.Service/Any', 'UNKNOWN')).retryPolicy, undefined);
+});
+
+const mistakes: [what: string, json: unknown, problems: string[]][] = [
+  ['not an object', 'x', ['the service config "x" Invalid type: Expected Object but received "x"']],
+  ['an unknown field', { retryThrotling: {} }, ['retryThrotling is not a field of the service config']],
+  [
+    'an unknown policy',
+    { loadBalancingConfig: [{ ring_hash: {} }] },
+    [
+      'loadBalancingConfig[0].round_robin is missing',
+      'loadBalancingConfig[0].ring_hash is not a field of the service config',
+    ],
+  ],
+  ['no policy', { loadBalancingConfig: [] }, ['loadBalancingConfig [] must name exactly one policy']],
+  [
+    'two policies',
+    { loadBalancingConfig: [{ round_robin: {} }, { round_robin: {} }] },
+    ['loadBalancingConfig [{"round_robin":{}},{"round_robin":{}}] must name exactly one policy'],
+  ],
+  [
+    'durations that are none',
+    {
+      methodConfig: [
+        { name: [{}], timeout: '5' },
+        { name: [{ service: 'a' }], timeout: 5 },
+        { name: [{ service: 'b' }], timeout: '0s' },
+      ],
+    },
+    [
+      'methodConfig[0].timeout "5" must be a duration such as "0.5s"',
+      'methodConfig[1].timeout 5 must be a duration such as "0.5s"',
+      'methodConfig[2].timeout "0s" must be greater than 0s',
+    ],
+  ],
+  [
+    'values out of range, and a missing one',
+    { methodConfig: [{ name: [{}], retryPolicy: { ...retryPolicy, maxAttempts: 9, maxBackoff: undefined } }] },
+    ['methodConfig[0].retryPolicy.maxAttempts 9 must be <= 5', 'methodConfig[0].retryPolicy.maxBackoff is missing'],
+  ],
+  [
+    'codes that are none or OK',
+    {
+      methodConfig: [{ name: [{}], retryPolicy: { ...retryPolicy, retryableStatusCodes: ['unavailable', 'OK', 99] } }],
+    },
+    [
+      'methodConfig[0].retryPolicy.retryableStatusCodes[0] "unavailable" must be a status code such as "UNAVAILABLE"',
+      'methodConfig[0].retryPolicy.retryableStatusCodes[1] "OK" must be a status code other than OK',
+      'methodConfig[0].retryPolicy.retryableStatusCodes[2] 99 must be a status code other than OK',
+    ],
+  ],
+  [
+    'a method without its service',
+    { methodConfig: [{ name: [{ method: 'C' }] }] },
+    ['methodConfig[0].name[0] {"method":"C"} must name a service where it names a method'],
+  ],
+  [
+    'a name given twice',
+    { methodConfig: [{ name: [{ service: 'a' }] }, { name: [{ service: 'a' }] }] },
+    ['methodConfig[1].name[0] is named twice'],
+  ],
+];
+
+for (const [what, json, problems] of mistakes) {
+  test(`refuses ${what}`, () => {
+    assert.throws(
+      () => parseServiceConfig(json),
+      (error) => {
+        assert.ok(error instanceof ConfigError);
+        assert.deepEqual([...error.problems].sort(), [...problems].sort());
+        return true;
+      },
+    );
+  });
+}
