@@ -66,7 +66,7 @@ export function createAdmin(options: {
   );
 
   const server = createServer(
-    { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 2_500 },
+    { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 },
     (request, response) => {
       void answer(request, response);
     },

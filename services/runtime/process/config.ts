@@ -33,7 +33,7 @@ export type Settings = Readonly<Record<string, Setting<any>>>;
 export type Config<S extends Settings> = {
   readonly [K in keyof S]:
     | v.InferOutput<S[K]['schema']>
-    | (S[K] extends { readonly default: infer Default } ? Default : never);
+    | (S[K] extends { readonly default: undefined } ? undefined : never);
 };
 
 /** Where settings come from: `process.env` and `process.argv.slice(2)`, handed in by `main.ts`. */
@@ -47,7 +47,8 @@ export interface ConfigSource {
  * The result is frozen. Throws a `ConfigError` with every problem.
  */
 export function parseConfig<const S extends Settings>(settings: S, source: ConfigSource): Config<S> {
-  const { flags, problems } = parseFlags(settings, source.argv);
+  const { flags, problems: flagProblems } = parseFlags(settings, source.argv);
+  const problems: string[] = [];
   const config: Record<string, unknown> = {};
   for (const [key, setting] of Object.entries(settings)) {
     const flag = flagOf(setting);
@@ -63,6 +64,7 @@ export function parseConfig<const S extends Settings>(settings: S, source: Confi
     if (result.success) config[key] = result.output;
     else problems.push(...result.issues.map(({ message }) => describe(name, setting, text, message)));
   }
+  problems.push(...flagProblems);
   if (problems.length > 0) throw new ConfigError(problems);
   return Object.freeze(config) as Config<S>;
 }
@@ -151,7 +153,7 @@ export function parsed<T>(parse: (text: string) => T): v.GenericSchema<string, T
 export const processSettings = {
   host: {
     env: 'HOST',
-    help: 'address to listen on (default: all)',
+    help: 'address to listen on (all)',
     default: hasIpv6() ? '::' : '0.0.0.0',
     schema: text(),
   },

@@ -153,9 +153,10 @@ export async function runProgram(
 /** What to log: one sentence for the operator with the variable to change, or, where none helps, the error whole. */
 function describeStartError(error: unknown, variable: 'PORT' | 'ADMIN_PORT'): [object, string] {
   const message = error instanceof Error ? error.message : String(error);
-  const [, code, address = '', port = ''] = /listen (E\w+):? .*?(\S+):(\d+)/.exec(message) ?? [];
+  const [, code] = /listen (E[A-Z]+)/.exec(message) ?? [];
+  const [, port] = /:(\d+)(?=[\],]|$)/.exec(message) ?? [];
   if (code === 'EADDRINUSE') return [{}, `cannot start: port ${port} is taken; set ${variable} to a free one`];
   if (code === 'EACCES') return [{}, `cannot start: port ${port} needs privileges; set ${variable} to one above 1023`];
-  if (code === 'EADDRNOTAVAIL') return [{}, `cannot start: ${address} is no address of this machine; set HOST to one`];
+  if (code === 'EADDRNOTAVAIL') return [{}, `cannot start: HOST must be an address of this machine: ${message}`];
   return [{ err: error }, 'cannot start'];
 }

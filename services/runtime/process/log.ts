@@ -1,10 +1,14 @@
 import { createRequire } from 'node:module';
-import { trace } from '@opentelemetry/api';
+import { isSpanContextValid, trace } from '@opentelemetry/api';
 import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino';
 
 export type { Logger } from 'pino';
 
-const secretKeys = ['authorization', '["proxy-authorization"]', 'cookie', '["set-cookie"]', '["x-api-key"]'];
+/** Named one by one: a wildcard would cost each line 8 µs. */
+const secretPaths = ['', 'headers', 'metadata', 'req.headers'].flatMap((parent) => [
+  ...['authorization', 'cookie'].map((key) => (parent === '' ? key : `${parent}.${key}`)),
+  ...['proxy-authorization', 'set-cookie', 'x-api-key'].map((key) => `${parent}["${key}"]`),
+]);
 
 /**
  * The log of a program: a JSON object a line, or coloured text where `auto` finds a terminal. Times are ISO 8601, since
@@ -25,10 +29,7 @@ export function createLog(options: {
       timestamp: stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       mixin: activeSpan,
-      redact: {
-        paths: secretKeys.flatMap((key) => [key, key.startsWith('[') ? `*${key}` : `*.${key}`]),
-        censor: '***',
-      },
+      redact: { paths: secretPaths, censor: '***' },
     },
     pretty ? prettyStream(options.stdout) : destination({ fd: options.stdout.fd, sync: true }),
   );
@@ -37,7 +38,8 @@ export function createLog(options: {
 /** Links a line to its trace. Without tracing there is never an active span. */
 function activeSpan(): object {
   const context = trace.getActiveSpan()?.spanContext();
-  return context === undefined ? {} : { trace_id: context.traceId, span_id: context.spanId };
+  if (context === undefined || !isSpanContextValid(context)) return {};
+  return { trace_id: context.traceId, span_id: context.spanId };
 }
 
 /** Loaded here and not at the top: in production nothing needs it. */

@@ -1,3 +1,4 @@
+import { DiagLogLevel, diag } from '@opentelemetry/api';
 import type { Logger } from './log.ts';
 
 /** How long `stop()` waits for the last spans to leave. */
@@ -27,13 +28,9 @@ export async function startTracing(options: {
 
   const { register } = await import('import-in-the-middle/register-hooks.mjs');
   register({ include: ['@grpc/grpc-js'] });
-  const [{ NodeSDK }, { GrpcInstrumentation }, { defaultResource, envDetector, resourceFromAttributes }, api] =
-    await Promise.all([
-      import('@opentelemetry/sdk-node'),
-      import('@opentelemetry/instrumentation-grpc'),
-      import('@opentelemetry/resources'),
-      import('@opentelemetry/api'),
-    ]);
+  const { NodeSDK } = await import('@opentelemetry/sdk-node');
+  const { GrpcInstrumentation } = await import('@opentelemetry/instrumentation-grpc');
+  const { defaultResource, envDetector, resourceFromAttributes } = await import('@opentelemetry/resources');
   const sdk = new NodeSDK({
     instrumentations: [new GrpcInstrumentation()],
     // What the environment says of the resource is detected after this, and wins.
@@ -45,24 +42,36 @@ export async function startTracing(options: {
     metricReaders: [],
     logRecordProcessors: [],
   });
-  const { log } = options;
-  if (log !== undefined) {
-    const level =
-      api.DiagLogLevel[(options.env.OTEL_LOG_LEVEL?.toUpperCase() || 'WARN') as keyof typeof api.DiagLogLevel];
-    const write = (...parts: unknown[]) => log.warn({ component: 'opentelemetry' }, parts.map(String).join(' '));
-    const diagLogger = { error: write, warn: write, info: write, debug: write, verbose: write };
-    api.diag.setLogger(diagLogger, { logLevel: level, suppressOverrideMessage: true });
-  }
+  if (options.log !== undefined) setDiagnostics(options.log, options.env.OTEL_LOG_LEVEL);
   sdk.start();
   return {
     enabled: true,
-    stop: async () => {
-      const { promise: timeout, resolve } = Promise.withResolvers<void>();
-      const timer = setTimeout(resolve, stopTimeoutMs);
-      await Promise.race([sdk.shutdown().catch(() => {}), timeout]);
+    async stop() {
+      const timeout = Promise.withResolvers<never>();
+      const timer = setTimeout(() => timeout.reject(new Error(`timed out after ${stopTimeoutMs} ms`)), stopTimeoutMs);
+      try {
+        await Promise.race([sdk.shutdown(), timeout.promise]);
+      } catch (error) {
+        options.log?.warn({ err: error }, 'the last spans could not be sent');
+      }
       clearTimeout(timer);
     },
   };
+}
+
+/** The SDK's own messages, of its level WARN and above by default. Its errors are warnings here: they fail no call. */
+function setDiagnostics(log: Logger, level = 'WARN'): void {
+  const to =
+    (name: 'warn' | 'info' | 'debug') =>
+    (...parts: unknown[]) =>
+      log[name]({ component: 'opentelemetry' }, parts.map(String).join(' '));
+  diag.setLogger(
+    { error: to('warn'), warn: to('warn'), info: to('info'), debug: to('debug'), verbose: to('debug') },
+    {
+      logLevel: DiagLogLevel[level.toUpperCase() as keyof typeof DiagLogLevel] ?? DiagLogLevel.WARN,
+      suppressOverrideMessage: true,
+    },
+  );
 }
 
 function isWanted(env: Readonly<Record<string, string | undefined>>): boolean {

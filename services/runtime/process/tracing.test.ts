@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, it, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+interface Span {
+  readonly name: string;
+  readonly kind: number;
+  readonly traceId: string;
+  readonly spanId: string;
+  readonly parentSpanId?: string;
+}
+
+const program = fileURLToPath(new URL('testdata/traced-call.ts', import.meta.url));
+const CLIENT = 3;
+const SERVER = 2;
+
+describe('tracing', { concurrency: true, timeout: 60_000 }, () => {
+  const off: [string, Record<string, string>][] = [
+    ['no variable asks for it', {}],
+    ['the SDK is disabled', { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', OTEL_SDK_DISABLED: 'true' }],
+    ['the exporter is none', { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', OTEL_TRACES_EXPORTER: 'none' }],
+  ];
+  for (const [when, env] of off) {
+    it(`is off and loads nothing of the SDK when ${when}`, async () => {
+      const lines = await run(env);
+      assert.partialDeepStrictEqual(lines.get('started'), { enabled: false, sdk: false });
+      assert.equal(lines.get('handling')?.trace_id, undefined);
+      assert.equal(lines.get('answered')?.reply, 'hello');
+    });
+  }
+
+  it('gives a call one client span and one server span, in one trace that the log names', async (t) => {
+    const collector = await startCollector(t);
+    const lines = await run(collector.env);
+    assert.partialDeepStrictEqual(lines.get('started'), { enabled: true, sdk: true });
+    const spans = collector.spans();
+    assert.deepEqual(spans.map(({ kind }) => kind).sort(), [SERVER, CLIENT]);
+    const client = spans.find(({ kind }) => kind === CLIENT);
+    const server = spans.find(({ kind }) => kind === SERVER);
+    assert.equal(client?.name, 'grpc.test.Echo/Say');
+    assert.equal(server?.parentSpanId, client?.spanId);
+    assert.equal(server?.traceId, client?.traceId);
+    assert.partialDeepStrictEqual(lines.get('handling'), { trace_id: server?.traceId, span_id: server?.spanId });
+    assert.deepEqual(collector.paths, new Set(['/v1/traces']), 'neither metrics nor logs are sent');
+    assert.partialDeepStrictEqual(collector.resource(), {
+      'service.name': 'fixture',
+      'service.instance.id': 'pod-1',
+    });
+  });
+
+  it('lets the environment name the service', async (t) => {
+    const collector = await startCollector(t);
+    await run({ ...collector.env, OTEL_SERVICE_NAME: 'named', OTEL_RESOURCE_ATTRIBUTES: 'k8s.namespace.name=shop' });
+    assert.partialDeepStrictEqual(collector.resource(), {
+      'service.name': 'named',
+      'service.instance.id': 'pod-1',
+      'k8s.namespace.name': 'shop',
+    });
+  });
+
+  it('samples as the environment says', async (t) => {
+    const collector = await startCollector(t);
+    const env = { OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0' };
+    const lines = await run({ ...collector.env, ...env });
+    assert.equal(lines.get('answered')?.reply, 'hello');
+    assert.deepEqual(collector.spans(), []);
+  });
+
+  it('disturbs no call when the collector is down', async () => {
+    const lines = await run({ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1' });
+    assert.equal(lines.get('answered')?.reply, 'hello');
+    assert.ok(Number(lines.get('stopped')?.stopMs) < 5_500);
+  });
+
+  it('stops within 5 seconds when the collector never answers', async (t) => {
+    const collector = await startCollector(t, () => {});
+    const lines = await run(collector.env);
+    assert.ok(Number(lines.get('stopped')?.stopMs) < 5_500);
+  });
+});
+
+/** Runs the fixture to its end; its log lines by message. Rejects if it fails or writes to stderr. */
+async function run(env: Record<string, string>): Promise<Map<unknown, Record<string, unknown>>> {
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, [program], { env });
+  assert.equal(stderr, '');
+  const lines = stdout.trimEnd().split('\n');
+  return new Map(lines.map((line) => JSON.parse(line) as Record<string, unknown>).map((line) => [line.msg, line]));
+}
+
+/** A stand-in for an OpenTelemetry collector: OTLP over HTTP as JSON, kept in memory. */
+async function startCollector(t: TestContext, listener?: RequestListener) {
+  const bodies: { resourceSpans: { resource: { attributes: Attribute[] }; scopeSpans: { spans: Span[] }[] }[] }[] = [];
+  const paths = new Set<string | undefined>();
+  const collect: RequestListener = async (request, response) => {
+    paths.add(request.url);
+    bodies.push(JSON.parse((await request.setEncoding('utf8').toArray()).join('')));
+    response.setHeader('content-type', 'application/json').end('{}');
+  };
+  const server = createServer(listener ?? collect).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const resourceSpans = () => bodies.flatMap((body) => body.resourceSpans);
+  return {
+    env: {
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
+    },
+    paths,
+    spans: () => resourceSpans().flatMap(({ scopeSpans }) => scopeSpans.flatMap(({ spans }) => spans)),
+    resource: () =>
+      Object.fromEntries(
+        (resourceSpans()[0]?.resource.attributes ?? []).map(({ key, value }) => [key, Object.values(value)[0]]),
+      ),
+  };
+}
+
+interface Attribute {
+  readonly key: string;
+  readonly value: Readonly<Record<string, unknown>>;
+}
