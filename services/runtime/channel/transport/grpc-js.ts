@@ -396,8 +396,9 @@ class StreamingResponseCall extends GrpcJsCall {
   }
 }
 
+/** grpc-js calls `copy`, which a plain `Uint8Array` does not have. */
 function sameBytes(message: Uint8Array): Buffer {
-  return message as Buffer;
+  return Buffer.isBuffer(message) ? message : Buffer.from(message.buffer, message.byteOffset, message.byteLength);
 }
 
 function sameBuffer(message: Buffer): Buffer {
