@@ -27,8 +27,7 @@ export interface Setting<T> {
 }
 
 /** What a program can be told: the keys are those of its configuration. */
-// biome-ignore lint/suspicious/noExplicitAny: each setting has a type of its own
-export type Settings = Readonly<Record<string, Setting<any>>>;
+export type Settings = Readonly<Record<string, Setting<unknown>>>;
 
 export type Config<S extends Settings> = {
   readonly [K in keyof S]:

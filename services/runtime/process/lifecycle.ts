@@ -102,7 +102,7 @@ export async function runProgram(
   }
   admin.setReady(false, 'draining');
   if (outcome !== 'failed') {
-    const delayMs = outcome === 'serving' ? drainDelayMs : 0;
+    const delayMs = outcome === 'serving' && exitCode === 0 ? drainDelayMs : 0;
     await step(() => program.drain(delayMs));
     await Promise.race([sleep(delayMs), faulted.promise]);
     await step(finish);
@@ -142,11 +142,14 @@ export async function runProgram(
     const givenUp = Promise.withResolvers<never>();
     let timer = setTimeout(() => {
       log.warn({ drainGraceMs }, 'drain grace is over: cutting what is left');
-      program.force();
       timer = setTimeout(() => givenUp.reject(new Error('calls did not end after they were cut')), forceTimeoutMs);
+      program.force();
     }, drainGraceMs);
-    await Promise.race([program.finish(), givenUp.promise]);
-    clearTimeout(timer);
+    try {
+      await Promise.race([program.finish(), givenUp.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 

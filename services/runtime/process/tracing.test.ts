@@ -39,7 +39,7 @@ describe('tracing', { concurrency: true, timeout: 60_000 }, () => {
     const lines = await run(collector.env);
     assert.partialDeepStrictEqual(lines.get('started'), { enabled: true, sdk: true });
     const spans = collector.spans();
-    assert.deepEqual(spans.map(({ kind }) => kind).sort(), [SERVER, CLIENT]);
+    assert.equal(spans.length, 2);
     const client = spans.find(({ kind }) => kind === CLIENT);
     const server = spans.find(({ kind }) => kind === SERVER);
     assert.equal(client?.name, 'grpc.test.Echo/Say');
