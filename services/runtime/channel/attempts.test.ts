@@ -4,8 +4,9 @@ import type { CallStart, CallStatus, Connection, Method } from '../call/call.ts'
 import { getText } from '../call/metadata.ts';
 import { Code, localStatus } from '../call/status.ts';
 import { createAttempts } from './attempts.ts';
+import { type Budget, createBudget } from './budget.ts';
 import type { ChannelEvent } from './events.ts';
-import type { MethodConfig, RetryPolicy } from './service-config.ts';
+import type { HedgingPolicy, MethodConfig, RetryPolicy } from './service-config.ts';
 import { startCall } from './testing/call.ts';
 import { type ScriptedCall, ScriptedConnection } from './testing/scripted-connection.ts';
 import { until } from './testing/until.ts';
@@ -27,18 +28,29 @@ function method(requestStream: boolean, responseStream: boolean): Method {
 }
 
 /** Attempts go to the connections in turn, whatever they are asked to avoid; none are ready while the list is empty. */
-function setUp(overrides: Partial<MethodConfig> = {}, ids: readonly string[] = ['a', 'b', 'c']) {
+function setUp(
+  overrides: Partial<MethodConfig> = {},
+  ids: readonly string[] = ['a', 'b', 'c'],
+  budget: Budget = createBudget(undefined),
+) {
   const connections = ids.map((id) => new ScriptedConnection(id));
   const picks: (readonly string[])[] = [];
   const events: ChannelEvent[] = [];
   const state: { failing: CallStatus | undefined } = { failing: undefined };
-  const config: MethodConfig = { timeoutMs: undefined, waitForReady: false, retryPolicy: undefined, ...overrides };
+  const config: MethodConfig = {
+    timeoutMs: undefined,
+    waitForReady: false,
+    retryPolicy: undefined,
+    hedgingPolicy: undefined,
+    ...overrides,
+  };
   const attempts = createAttempts({
     pick: (start: CallStart): Connection | CallStatus | undefined => {
       picks.push(start.avoid);
       return state.failing ?? connections[(picks.length - 1) % connections.length];
     },
     methodConfig: () => config,
+    budget,
     onEvent: (event) => events.push(event),
   });
   const started = (): ScriptedCall[] => connections.flatMap(({ calls }) => calls);
@@ -305,4 +317,132 @@ test('replays a stream of requests, and lets the writer go on', async () => {
   assert.deepEqual([second.written, second.requestEnded], [['1', '2'], true]);
   second.ends({ code: Code.OK });
   await recorded.status;
+});
+
+test('stops retrying when the budget is spent, and goes on when successes have filled it', async () => {
+  const budget = createBudget({ maxTokens: 4, tokenRatio: 1 });
+  const attemptsOf = async (ends: { code: number }) => {
+    const { attempts, attempt, started } = setUp({ retryPolicy }, ['a', 'b', 'c'], budget);
+    const recorded = startCall(attempts, unary);
+    recorded.call.request(1);
+    recorded.call.write(Buffer.from('ping'), true);
+    recorded.status.then(() => {});
+    for (let index = 0; !recorded.log.some((line) => line.startsWith('status')); index++) {
+      (await attempt(index)).ends(ends);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    return started().length;
+  };
+  // 4 tokens: the first failure leaves 3, more than half; the second leaves 2.
+  assert.equal(await attemptsOf(unavailable), 2);
+  assert.equal(await attemptsOf(unavailable), 1);
+  assert.equal(budget.tokens, 1);
+  for (let call = 0; call < 9; call++) await attemptsOf({ code: Code.OK });
+  assert.equal(budget.tokens, 4);
+  assert.equal(await attemptsOf(unavailable), 2);
+});
+
+const hedgingPolicy: HedgingPolicy = {
+  maxAttempts: 3,
+  hedgingDelayMs: 20,
+  nonFatalCodes: new Set([Code.UNAVAILABLE]),
+};
+
+test('hedges: the first answer wins, the others are cancelled and count neither way', async () => {
+  const { attempts, attempt, events, picks } = setUp({ hedgingPolicy });
+  const recorded = startCall(attempts, unary);
+  recorded.call.request(1);
+  recorded.call.write(Buffer.from('ping'), true);
+  const first = await attempt(0);
+  first.headers('first');
+  const second = await attempt(1);
+  second.headers('second');
+  second.message('pong');
+  second.ends({ code: Code.OK });
+  assert.equal((await recorded.status).code, Code.OK);
+  await until(() => events.filter(({ type }) => type === 'attempt-ended').length === 2);
+  assert.ok(first.cancelled);
+  assert.deepEqual(recorded.log, ['headers', 'message pong', 'status OK']);
+  assert.equal(getText(recorded.headers, 'x-text'), 'second');
+  assert.deepEqual(picks, [[], ['a']]);
+  const ended = events.filter((event) => event.type === 'attempt-ended');
+  assert.deepEqual(
+    ended.map(({ endpointId, lost }) => [endpointId, lost]),
+    [
+      ['b', false],
+      ['a', true],
+    ],
+  );
+});
+
+test('does not hedge a call that is answered in time', async () => {
+  const { attempts, attempt, started } = setUp({ hedgingPolicy });
+  const recorded = startCall(attempts, unary);
+  recorded.call.write(Buffer.from('ping'), true);
+  (await attempt(0)).ends({ code: Code.OK });
+  await recorded.status;
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(started().length, 1);
+});
+
+test('begins the next hedge at once when one fails, and fails with the last', async () => {
+  const { attempts, attempt, started } = setUp({ hedgingPolicy: { ...hedgingPolicy, hedgingDelayMs: 60_000 } });
+  const recorded = startCall(attempts, unary);
+  recorded.call.write(Buffer.from('ping'), true);
+  for (let index = 0; index < 3; index++) (await attempt(index)).ends({ ...unavailable, details: `attempt ${index}` });
+  assert.equal((await recorded.status).details, 'attempt 2');
+  assert.equal(started().length, 3);
+});
+
+test('ends a hedged call with a fatal status, and cancels the others', async () => {
+  const { attempts, attempt } = setUp({ hedgingPolicy });
+  const recorded = startCall(attempts, unary);
+  recorded.call.write(Buffer.from('ping'), true);
+  const first = await attempt(0);
+  (await attempt(1)).ends({ code: Code.INVALID_ARGUMENT });
+  assert.equal((await recorded.status).code, Code.INVALID_ARGUMENT);
+  assert.ok(first.cancelled);
+});
+
+test('makes no hedge that the budget does not allow', async () => {
+  const budget = createBudget({ maxTokens: 2, tokenRatio: 0.1 });
+  budget.failed();
+  const { attempts, attempt, started } = setUp(
+    { hedgingPolicy: { ...hedgingPolicy, hedgingDelayMs: 1 } },
+    ['a', 'b'],
+    budget,
+  );
+  const recorded = startCall(attempts, unary);
+  recorded.call.write(Buffer.from('ping'), true);
+  const first = await attempt(0);
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  first.ends({ code: Code.OK });
+  await recorded.status;
+  assert.equal(started().length, 1);
+});
+
+test('cancels every running attempt with the call', async () => {
+  const { attempts, attempt } = setUp({ hedgingPolicy });
+  const recorded = startCall(attempts, unary);
+  recorded.call.write(Buffer.from('ping'), true);
+  const first = await attempt(0);
+  const second = await attempt(1);
+  recorded.call.cancel(Code.CANCELLED, 'left');
+  await recorded.status;
+  assert.ok(first.cancelled && second.cancelled);
+});
+
+test('knows whether an attempt had the whole timeout of the service config', async () => {
+  for (const [callTimeoutMs, expected] of [
+    [10_000, true],
+    [1, false],
+  ] as const) {
+    const { attempts, attempt, events } = setUp({ retryPolicy: { ...retryPolicy, perAttemptRecvTimeoutMs: 500 } });
+    const recorded = startCall(attempts, unary, { deadlineMs: performance.now() + callTimeoutMs });
+    recorded.call.write(Buffer.from('ping'), true);
+    (await attempt(0)).ends({ code: Code.OK });
+    await recorded.status;
+    const ended = events.find((event) => event.type === 'attempt-ended');
+    assert.equal(ended?.hadWholeTimeout, expected);
+  }
 });

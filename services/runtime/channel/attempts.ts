@@ -1,7 +1,8 @@
 import type { Call, Caller, CallObserver, CallStart, CallStatus, Metadata, Method, Picker } from '../call/call.ts';
 import { getText } from '../call/metadata.ts';
 import { Code, localStatus } from '../call/status.ts';
-import type { ChannelListener } from './events.ts';
+import type { Budget } from './budget.ts';
+import type { AttemptReason, ChannelListener } from './events.ts';
 import type { MethodConfig, RetryPolicy } from './service-config.ts';
 
 /** A call that was never sent is picked again this many times at most. */
@@ -14,18 +15,21 @@ const maxWaitingCalls = 10_000;
 export interface AttemptsOptions {
   readonly pick: Picker;
   readonly methodConfig: (method: Method) => MethodConfig;
+  readonly budget: Budget;
   readonly onEvent: ChannelListener;
 }
 
 export interface Attempts extends Caller {
+  /** Calls that wait for an endpoint to become ready. */
+  readonly waiting: number;
   /** To be called when the endpoints have changed: waiting calls pick again. */
   repick(): void;
 }
 
 /**
- * Makes one call of one or more attempts, each on a connection that the picker chose: a call that no replica has seen
- * is sent again, whatever its method; one that failed is retried as the method's `retryPolicy` says (gRFC A6), until
- * its first message has come. Calls wait while no endpoint is ready but one may become so.
+ * Makes one call of one or more attempts, each on a connection that the picker chose. A call that no replica has seen
+ * is sent again, whatever its method. One that failed is retried, or hedged, as the policy of its method says and the
+ * budget allows (gRFC A6), until its first message has come. Calls wait while no endpoint is ready but one may become so.
  */
 export function createAttempts(options: AttemptsOptions): Attempts {
   const waiting = new Set<AttemptedCall>();
@@ -36,16 +40,19 @@ export function createAttempts(options: AttemptsOptions): Attempts {
     return config;
   };
   return {
+    get waiting() {
+      return waiting.size;
+    },
     start(start, observer) {
       const call = new AttemptedCall(options, waiting, configOf(start.method), start, observer);
-      call.begin();
+      call.begin('first');
       return call;
     },
     repick() {
       // Those that still find nothing are put back in the same order.
       const calls = [...waiting];
       waiting.clear();
-      for (const call of calls) call.begin();
+      for (const call of calls) call.beginAgain();
     },
   };
 }
@@ -58,8 +65,11 @@ class AttemptedCall implements Call {
   private readonly observer: CallObserver;
   private readonly startedMs = performance.now();
   private readonly deadlineMs: number;
-  private attempt: Attempt | undefined;
-  /** Attempts that a replica may have seen. */
+  /** Attempts that have not ended; more than one only while hedging. */
+  private running: Attempt[] = [];
+  /** The attempt that the call is committed to: nothing is repeated any more. */
+  private winner: Attempt | undefined;
+  /** Attempts that the policy counts: those that a replica may have seen. */
   private attempts = 0;
   private repicks = 0;
   private avoid: readonly string[] = [];
@@ -69,10 +79,11 @@ class AttemptedCall implements Call {
   private writtenBytes = 0;
   private requestEnded = false;
   private wantsWritable = false;
-  /** The running attempt is the last: its messages have been passed on, or the request is no longer kept. */
-  private committed = false;
+  private mayHedge: boolean;
   private ended = false;
+  /** Of the next attempt, or of the deadline while the call waits for an endpoint. */
   private timer: NodeJS.Timeout | undefined;
+  private nextReason: AttemptReason = 'first';
 
   constructor(
     options: AttemptsOptions,
@@ -86,80 +97,93 @@ class AttemptedCall implements Call {
     this.config = config;
     this.callStart = start;
     this.observer = observer;
+    this.mayHedge = config.hedgingPolicy !== undefined;
     this.deadlineMs = Math.min(start.deadlineMs, this.startedMs + (config.timeoutMs ?? Number.POSITIVE_INFINITY));
   }
 
   /** Picks a connection and sends the call there, or waits for one. Used again for each attempt. */
-  begin(): void {
+  begin(reason: AttemptReason): void {
     if (this.ended) return;
-    const start = this.nextStart();
-    if (start.deadlineMs <= performance.now()) return this.expired('before it was sent');
+    this.nextReason = reason;
+    const nowMs = performance.now();
+    const start = this.nextStart(nowMs);
+    if (start.deadlineMs <= nowMs) return this.expired('before it was sent');
     const picked = this.options.pick(start);
-    if (picked === undefined || ('code' in picked && this.config.waitForReady)) return this.wait();
-    if ('code' in picked) return this.settle(picked, undefined);
-    clearTimeout(this.timer);
-    const attempt = new Attempt(this, picked.endpoint.id, this.attempts, start.deadlineMs);
-    this.attempt = attempt;
+    const found = picked !== undefined && !('code' in picked);
+    if (!found && this.running.length > 0) return;
+    if (picked === undefined || (!found && this.config.waitForReady)) return this.wait();
+    if (!found) return this.settle(picked, undefined);
+    const attempt = new Attempt(this, picked.endpoint.id, this.attempts, start.deadlineMs, nowMs, this.timeoutMs);
+    this.running.push(attempt);
     this.attempts++;
     this.options.onEvent({
       type: 'attempt-started',
       method: start.method,
       endpointId: attempt.endpointId,
       attempt: attempt.index,
+      reason,
     });
     attempt.call = picked.start(start, attempt);
-    this.replay(attempt.call);
+    this.replay(attempt);
+    this.scheduleHedge(this.config.hedgingPolicy?.hedgingDelayMs);
+  }
+
+  /** The attempt that a change of endpoints let go on. */
+  beginAgain(): void {
+    clearTimeout(this.timer);
+    this.begin(this.nextReason);
   }
 
   request(messages: number): void {
     this.credits += messages;
-    this.attempt?.call?.request(messages);
+    for (const { call } of this.running) call?.request(messages);
   }
 
   write(message: Uint8Array, end: boolean): boolean {
     if (this.ended) return true;
     this.requestEnded ||= end;
-    if (!this.committed) {
+    let writable = true;
+    for (const { call } of this.running) writable = (call?.write(message, end) ?? false) && writable;
+    if (this.winner === undefined) {
       this.written.push(message);
       this.writtenBytes += message.length;
+      if (this.writtenBytes > maxBufferedBytes) this.commitToRunning();
     }
-    const running = this.attempt?.call;
-    const writable = running?.write(message, end) ?? false;
-    if (running !== undefined && this.writtenBytes > maxBufferedBytes) this.commit();
+    // Without a running attempt the buffer is the only bound.
+    if (this.running.length === 0) writable = this.writtenBytes < maxBufferedBytes;
     this.wantsWritable = !writable;
-    // Before the first attempt the buffer is the only bound.
-    return writable || (running === undefined && this.writtenBytes < maxBufferedBytes);
+    return writable;
   }
 
   end(): void {
     this.requestEnded = true;
-    this.attempt?.call?.end();
+    for (const { call } of this.running) call?.end();
   }
 
   cancel(code: number, details: string): void {
     if (this.ended) return;
-    const { attempt } = this;
-    this.attempt = undefined;
-    this.finishSoon(localStatus(code, details, attempt === undefined && this.attempts === 0 ? 'no' : 'maybe'));
-    attempt?.call?.cancel(code, details);
+    this.finishSoon(localStatus(code, details, this.attempts === 0 ? 'no' : 'maybe'));
+    for (const { call } of this.running) call?.cancel(code, details);
   }
 
   headersReceived(attempt: Attempt, metadata: Metadata): void {
-    if (attempt !== this.attempt) return;
+    if (this.ended || attempt.lost) return;
     // A replica may send headers and still fail before its first message, which another attempt can make good.
-    if (this.committed || !this.mayRetry()) this.observer.onHeaders(metadata, attempt.endpointId);
+    if (attempt === this.winner || !this.mayRepeat()) this.observer.onHeaders(metadata, attempt.endpointId);
     else attempt.headers = metadata;
   }
 
   messageReceived(attempt: Attempt, message: Uint8Array): void {
-    if (attempt !== this.attempt) return;
-    this.commit();
+    if (this.ended || attempt.lost) return;
+    this.commitTo(attempt);
     this.credits--;
     this.observer.onMessage(message);
   }
 
   becameWritable(attempt: Attempt): void {
-    if (attempt === this.attempt && this.wantsWritable) this.observer.onWritable();
+    if (this.ended || attempt.lost || !this.wantsWritable) return;
+    this.wantsWritable = false;
+    this.observer.onWritable();
   }
 
   attemptEnded(attempt: Attempt, status: CallStatus): void {
@@ -170,71 +194,112 @@ class AttemptedCall implements Call {
       attempt: attempt.index,
       status,
       durationMs: performance.now() - attempt.startedMs,
+      lost: attempt.lost,
+      hadWholeTimeout: attempt.hadWholeTimeout,
     });
-    if (attempt !== this.attempt) return;
+    this.running = this.running.filter((other) => other !== attempt);
+    if (this.ended || attempt.lost) return;
     this.settle(status, attempt);
   }
 
   /** Ends the call with the status of its attempt (or of a pick that found nobody), or makes another attempt. */
   private settle(status: CallStatus, attempt: Attempt | undefined): void {
-    if (status.code !== Code.OK && !this.committed && attempt !== undefined && status.seenByPeer === 'no') {
-      if (this.repicks < maxRepicks) {
-        this.attempts--;
-        // At once on another replica; if there is none, its connection needs a moment to show that it is gone.
-        return this.again(attempt, this.repicks++ === 0 ? 0 : 5);
-      }
-    } else if (status.code !== Code.OK && !this.committed) {
-      const delayMs = this.retryDelayMs(status, attempt);
-      if (delayMs !== undefined) return this.again(attempt, delayMs);
-    }
+    if (status.code !== Code.OK && this.winner === undefined && this.repeat(status, attempt)) return;
     if (attempt === undefined) return this.finishSoon(status);
-    this.passHeaders();
+    if (status.code === Code.OK && this.hasPolicy) this.options.budget.succeeded();
+    this.commitTo(attempt);
     this.finish(status);
   }
 
-  private again(attempt: Attempt | undefined, delayMs: number): void {
+  /** Whether the call goes on after this failure. */
+  private repeat(status: CallStatus, attempt: Attempt | undefined): boolean {
     if (attempt !== undefined) this.avoid = [...this.avoid, attempt.endpointId];
-    this.attempt = undefined;
-    if (delayMs === 0) return this.begin();
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.begin(), delayMs);
+    if (attempt !== undefined && status.seenByPeer === 'no' && this.repicks < maxRepicks) {
+      this.attempts--;
+      // At once on another replica; if there is none, its connection needs a moment to show that it is gone.
+      this.schedule('repick', this.repicks++ === 0 ? 0 : 5);
+      return true;
+    }
+    if (this.config.hedgingPolicy !== undefined) return this.hedgeOn(status, attempt);
+    const delayMs = this.retryDelayMs(status, attempt);
+    if (delayMs === undefined) return false;
+    this.schedule('retry', delayMs);
+    return true;
   }
 
-  /** How long to wait before the next attempt that the retry policy allows; `undefined` if it allows none. */
+  private schedule(reason: AttemptReason, delayMs: number): void {
+    clearTimeout(this.timer);
+    if (delayMs === 0) this.begin(reason);
+    else this.timer = setTimeout(() => this.begin(reason), delayMs);
+  }
+
+  /** How long to wait before the next attempt that policy and budget allow; `undefined` if they allow none. */
   private retryDelayMs(status: CallStatus, attempt: Attempt | undefined): number | undefined {
     const { retryPolicy } = this.config;
     if (retryPolicy === undefined) return undefined;
-    const made = this.attempts + (attempt === undefined ? 1 : 0);
-    if (made >= retryPolicy.maxAttempts) return undefined;
     const timedOut = attempt !== undefined && attempt.deadlineMs < this.deadlineMs && isOwnDeadline(status);
     if (!timedOut && !retryPolicy.retryableCodes.has(status.code)) return undefined;
-    const pushback = getText(status.trailers, 'grpc-retry-pushback-ms');
-    const delayMs = pushback === undefined ? backoffMs(retryPolicy, made) : pushbackMs(pushback);
-    if (delayMs === undefined || performance.now() + delayMs >= this.deadlineMs) return undefined;
+    this.options.budget.failed();
     // A pick that found nobody was no attempt of a replica, but one of the policy.
-    this.attempts = made;
-    return delayMs;
+    if (attempt === undefined) this.attempts++;
+    if (this.attempts >= retryPolicy.maxAttempts || !this.options.budget.allows) return undefined;
+    const delayMs = pushbackMs(status) ?? backoffMs(retryPolicy, this.attempts);
+    return Number.isNaN(delayMs) || performance.now() + delayMs >= this.deadlineMs ? undefined : delayMs;
   }
 
-  private mayRetry(): boolean {
-    return this.config.retryPolicy !== undefined && this.attempts < this.config.retryPolicy.maxAttempts;
+  /** Whether other attempts go on, or another one begins, after one of them failed. */
+  private hedgeOn(status: CallStatus, attempt: Attempt | undefined): boolean {
+    if (attempt === undefined || !this.config.hedgingPolicy?.nonFatalCodes.has(status.code)) return false;
+    this.options.budget.failed();
+    const pushback = pushbackMs(status);
+    if (Number.isNaN(pushback)) this.mayHedge = false;
+    this.scheduleHedge(pushback ?? 0);
+    return this.running.length > 0;
+  }
+
+  private scheduleHedge(delayMs: number | undefined): void {
+    const { hedgingPolicy } = this.config;
+    if (delayMs === undefined || hedgingPolicy === undefined || !this.mayHedge || this.winner !== undefined) return;
+    clearTimeout(this.timer);
+    const hedge = () => {
+      if (this.attempts >= hedgingPolicy.maxAttempts || !this.options.budget.allows) return;
+      this.avoid = [...new Set([...this.avoid, ...this.running.map(({ endpointId }) => endpointId)])];
+      this.begin('hedge');
+    };
+    // With nobody else running the next begins at once: its result decides whether the call goes on.
+    if (delayMs === 0 || this.running.length === 0) hedge();
+    else this.timer = setTimeout(hedge, delayMs);
+  }
+
+  private get hasPolicy(): boolean {
+    return this.config.retryPolicy !== undefined || this.config.hedgingPolicy !== undefined;
+  }
+
+  private mayRepeat(): boolean {
+    const { retryPolicy, hedgingPolicy } = this.config;
+    if (this.winner !== undefined) return false;
+    return hedgingPolicy !== undefined || (retryPolicy !== undefined && this.attempts < retryPolicy.maxAttempts);
+  }
+
+  /** How long the service config lets an attempt take; `undefined` without a limit. */
+  private get timeoutMs(): number | undefined {
+    return this.config.retryPolicy?.perAttemptRecvTimeoutMs ?? this.config.timeoutMs;
   }
 
   /** What the next attempt is started with: the caller's own object unless something differs. */
-  private nextStart(): CallStart {
+  private nextStart(nowMs: number): CallStart {
     const { callStart, attempts } = this;
-    const attemptTimeoutMs = this.config.retryPolicy?.perAttemptRecvTimeoutMs;
-    const deadlineMs =
-      attemptTimeoutMs === undefined
-        ? this.deadlineMs
-        : Math.min(this.deadlineMs, performance.now() + attemptTimeoutMs);
+    const attemptTimeoutMs = this.config.retryPolicy?.perAttemptRecvTimeoutMs ?? Number.POSITIVE_INFINITY;
+    const deadlineMs = Math.min(this.deadlineMs, nowMs + attemptTimeoutMs);
     if (deadlineMs === callStart.deadlineMs && attempts === 0 && this.avoid.length === 0) return callStart;
     const metadata: Metadata =
       attempts === 0 ? callStart.metadata : [...callStart.metadata, ['grpc-previous-rpc-attempts', String(attempts)]];
     return { ...callStart, deadlineMs, metadata, avoid: this.avoid };
   }
 
-  private replay(call: Call): void {
+  private replay(attempt: Attempt): void {
+    const { call } = attempt;
+    if (call === undefined) return;
     if (this.credits > 0) call.request(this.credits);
     const { written } = this;
     let writable = true;
@@ -242,27 +307,27 @@ class AttemptedCall implements Call {
       writable = call.write(message, this.requestEnded && index === written.length - 1);
     }
     if (this.requestEnded && written.length === 0) call.end();
-    if (this.writtenBytes > maxBufferedBytes) this.commit();
-    if (writable && this.wantsWritable && !this.requestEnded) {
-      this.wantsWritable = false;
-      queueMicrotask(() => {
-        if (!this.ended) this.observer.onWritable();
-      });
-    }
+    if (this.writtenBytes > maxBufferedBytes) this.commitToRunning();
+    if (writable && this.wantsWritable) queueMicrotask(() => this.becameWritable(attempt));
   }
 
-  private commit(): void {
-    if (this.committed) return;
-    this.committed = true;
+  private commitToRunning(): void {
+    const [attempt] = this.running;
+    if (attempt !== undefined) this.commitTo(attempt);
+  }
+
+  /** From here on the call is what this attempt makes of it; the others have lost. */
+  private commitTo(attempt: Attempt): void {
+    if (this.winner !== undefined) return;
+    this.winner = attempt;
     this.written = [];
-    this.passHeaders();
-  }
-
-  private passHeaders(): void {
-    const headers = this.attempt?.headers;
-    if (this.attempt === undefined || headers === undefined) return;
-    this.attempt.headers = undefined;
-    this.observer.onHeaders(headers, this.attempt.endpointId);
+    clearTimeout(this.timer);
+    for (const other of this.running) {
+      if (other === attempt) continue;
+      other.lost = true;
+      other.call?.cancel(Code.CANCELLED, 'another attempt answered first');
+    }
+    if (attempt.headers !== undefined) this.observer.onHeaders(attempt.headers, attempt.endpointId);
   }
 
   private wait(): void {
@@ -310,17 +375,31 @@ class Attempt implements CallObserver {
   readonly endpointId: string;
   readonly index: number;
   readonly deadlineMs: number;
-  readonly startedMs = performance.now();
+  readonly startedMs: number;
+  /** The caller's deadline left it all the time that the service config gives, so that its expiry tells of the replica. */
+  readonly hadWholeTimeout: boolean;
+  /** Another attempt answered first: what comes of this one no longer counts. */
+  lost = false;
   /** Held back until the call is committed to this attempt. */
   headers: Metadata | undefined;
   call: Call | undefined;
   private readonly owner: AttemptedCall;
 
-  constructor(owner: AttemptedCall, endpointId: string, index: number, deadlineMs: number) {
+  constructor(
+    owner: AttemptedCall,
+    endpointId: string,
+    index: number,
+    deadlineMs: number,
+    startedMs: number,
+    timeoutMs: number | undefined,
+  ) {
     this.owner = owner;
     this.endpointId = endpointId;
     this.index = index;
     this.deadlineMs = deadlineMs;
+    this.startedMs = startedMs;
+    // The edge may have set the same timeout a moment before.
+    this.hadWholeTimeout = timeoutMs !== undefined && deadlineMs - startedMs >= 0.95 * timeoutMs;
   }
 
   onHeaders(metadata: Metadata): void {
@@ -350,7 +429,9 @@ function backoffMs(policy: RetryPolicy, attemptsMade: number): number {
   return Math.random() * Math.min(bound, policy.maxBackoffMs);
 }
 
-/** The server's word on when to come back: a negative or unreadable one means not at all (gRFC A6). */
-function pushbackMs(text: string): number | undefined {
-  return /^\d{1,10}$/.test(text) ? Number(text) : undefined;
+/** The server's word on when to come back: NaN, for a negative or unreadable one, means not at all (gRFC A6). */
+function pushbackMs(status: CallStatus): number | undefined {
+  const text = getText(status.trailers, 'grpc-retry-pushback-ms');
+  if (text === undefined) return undefined;
+  return /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
 }

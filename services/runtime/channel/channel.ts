@@ -1,5 +1,6 @@
 import type { Caller, ConnectionState, Transport } from '../call/call.ts';
 import { createAttempts } from './attempts.ts';
+import { createBudget } from './budget.ts';
 import { createEndpointSet } from './endpoints.ts';
 import type { ChannelListener } from './events.ts';
 import { createRoundRobinPicker } from './picker/round-robin.ts';
@@ -54,6 +55,7 @@ export function createChannel(options: ChannelOptions): Channel {
   const attempts = createAttempts({
     pick: endpoints.pick,
     methodConfig: (method) => methodConfig(serviceConfig, method),
+    budget: createBudget(serviceConfig.retryThrottling),
     onEvent,
   });
   let state: ConnectionState = 'IDLE';

@@ -18,8 +18,9 @@ export type ChannelEvent =
       readonly type: 'attempt-started';
       readonly method: Method;
       readonly endpointId: string;
-      /** 0 for the first attempt of a call. */
+      /** How many attempts of the call a replica may have seen before. */
       readonly attempt: number;
+      readonly reason: AttemptReason;
     }
   | {
       readonly type: 'attempt-ended';
@@ -28,6 +29,10 @@ export type ChannelEvent =
       readonly attempt: number;
       readonly status: CallStatus;
       readonly durationMs: number;
+      /** Another attempt of the call answered first: this one was cancelled and counts neither way. */
+      readonly lost: boolean;
+      /** The caller's deadline left it the whole timeout of the service config: its expiry tells of the replica. */
+      readonly hadWholeTimeout: boolean;
     }
   | {
       readonly type: 'call-ended';
@@ -36,6 +41,9 @@ export type ChannelEvent =
       readonly attempts: number;
       readonly durationMs: number;
     };
+
+/** `repick`: the attempt before was never sent or refused, so that no policy or budget has a say. */
+export type AttemptReason = 'first' | 'repick' | 'retry' | 'hedge';
 
 /** What the health service of an endpoint last said; `unknown` until its first answer. */
 export type Health = 'unknown' | 'serving' | 'not-serving';

@@ -35,6 +35,7 @@ test('reads every field', () => {
   assert.deepEqual(methodConfig(config, method('/a.B/C')), {
     timeoutMs: 1_500,
     waitForReady: true,
+    hedgingPolicy: undefined,
     retryPolicy: {
       maxAttempts: 3,
       initialBackoffMs: 50,
@@ -44,6 +45,43 @@ test('reads every field', () => {
       perAttemptRecvTimeoutMs: 0.001,
     },
   });
+});
+
+test('reads hedging, throttling, least request and outlier detection, with their defaults', () => {
+  const config = parseServiceConfig({
+    loadBalancingConfig: [
+      {
+        outlier_detection: {
+          interval: '1s',
+          failurePercentageEjection: { threshold: 50 },
+          childPolicy: [{ least_request_experimental: {} }],
+        },
+      },
+    ],
+    retryThrottling: { maxTokens: 100, tokenRatio: 0.1 },
+    methodConfig: [
+      {
+        name: [{}],
+        hedgingPolicy: { maxAttempts: 2, hedgingDelay: '0.1s', nonFatalStatusCodes: ['UNAVAILABLE'] },
+      },
+    ],
+  });
+  assert.deepEqual(config.loadBalancing, { policy: 'least_request_experimental', choiceCount: 2 });
+  assert.deepEqual(config.outlierDetection, {
+    intervalMs: 1_000,
+    baseEjectionTimeMs: 30_000,
+    maxEjectionTimeMs: 300_000,
+    maxEjectionPercent: 10,
+    successRateEjection: undefined,
+    failurePercentageEjection: { threshold: 50, enforcementPercentage: 100, minimumHosts: 5, requestVolume: 50 },
+  });
+  assert.deepEqual(config.retryThrottling, { maxTokens: 100, tokenRatio: 0.1 });
+  assert.deepEqual(methodConfig(config, method('/a.B/C')).hedgingPolicy, {
+    maxAttempts: 2,
+    hedgingDelayMs: 100,
+    nonFatalCodes: new Set([Code.UNAVAILABLE]),
+  });
+  assert.equal(methodConfig(config, method('/a.B/CreateOrder', 'UNKNOWN')).hedgingPolicy, undefined);
 });
 
 test('takes the most specific name', () => {
@@ -73,10 +111,7 @@ const mistakes: [what: string, json: unknown, problems: string[]][] = [
   [
     'an unknown policy',
     { loadBalancingConfig: [{ ring_hash: {} }] },
-    [
-      'loadBalancingConfig[0].round_robin is missing',
-      'loadBalancingConfig[0].ring_hash is not a field of the service config',
-    ],
+    ['loadBalancingConfig[0].ring_hash is not a field of the service config'],
   ],
   ['no policy', { loadBalancingConfig: [] }, ['loadBalancingConfig [] must name exactly one policy']],
   [
@@ -113,6 +148,20 @@ const mistakes: [what: string, json: unknown, problems: string[]][] = [
       'methodConfig[0].retryPolicy.retryableStatusCodes[0] "unavailable" must be a status code such as "UNAVAILABLE"',
       'methodConfig[0].retryPolicy.retryableStatusCodes[1] "OK" must be a status code other than OK',
       'methodConfig[0].retryPolicy.retryableStatusCodes[2] 99 must be a status code other than OK',
+    ],
+  ],
+  [
+    'retries beside hedging',
+    { methodConfig: [{ name: [{}], retryPolicy, hedgingPolicy: { maxAttempts: 2 } }] },
+    ['methodConfig[0].hedgingPolicy {"maxAttempts":2} must not stand beside a retryPolicy'],
+  ],
+  [
+    'mistakes inside a policy',
+    { loadBalancingConfig: [{ outlier_detection: { maxEjectionPercent: 101, childPolicy: [{}], interva1: '1s' } }] },
+    [
+      'loadBalancingConfig[0].outlier_detection.maxEjectionPercent 101 must be <= 100',
+      'loadBalancingConfig[0].outlier_detection.childPolicy[0] {} must name exactly one policy',
+      'loadBalancingConfig[0].outlier_detection.interva1 is not a field of the service config',
     ],
   ],
   [
