@@ -128,9 +128,14 @@ export function createSupervised({ name, startChild, onChange, onEvent }: Superv
     async stop(graceMs) {
       clearTimeout(restartTimer);
       change('stopping');
-      if (graceMs === undefined) return kill();
-      const exit = await child?.stop(graceMs);
-      if (exit && exit.code !== 0) onEvent(describeExit(exit));
+      if (graceMs === undefined) {
+        await kill();
+      } else {
+        const exit = await child?.stop(graceMs);
+        if (exit && exit.code !== 0) onEvent(describeExit(exit));
+      }
+      child = undefined;
+      serving = undefined;
     },
   };
 }

@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import test, { type TestContext } from 'node:test';
+import { inspect } from 'node:util';
+import { formatLedger, type Ledger } from './ledger.ts';
+
+export interface Guarantee<V> {
+  /** The one variable, as the product has it. */
+  readonly on: V;
+  /** The same variable without what is claimed to help. */
+  readonly control: V;
+  /** Runs the world with it and returns the account. */
+  readonly scenario: (variable: V, t: TestContext) => Promise<Ledger>;
+  /** Whether enough happened for the account to say anything. Must be true of both. */
+  readonly valid: (ledger: Ledger) => boolean;
+  /** What is claimed. Must be true with `on` and false with `control`. */
+  readonly holds: (ledger: Ledger) => boolean;
+}
+
+/**
+ * A test of a claim that shows it can fail: the same scenario and the same predicate with one variable changed must not
+ * hold. Both ledgers are printed.
+ */
+export function guarantee<V>(claim: string, { on, control, scenario, valid, holds }: Guarantee<V>): void {
+  test(claim, async (t) => {
+    for (const [variable, expected] of [
+      [on, true],
+      [control, false],
+    ] as const) {
+      const name = `${expected ? 'on' : 'control'}: ${inspect(variable, { breakLength: Number.POSITIVE_INFINITY })}`;
+      await t.test(name, async (t) => {
+        const ledger = await scenario(variable, t);
+        t.diagnostic(`${name}: ${formatLedger(ledger)}`);
+        assert.ok(valid(ledger), `the account says nothing: ${formatLedger(ledger)}`);
+        assert.equal(holds(ledger), expected, formatLedger(ledger));
+      });
+    }
+  });
+}

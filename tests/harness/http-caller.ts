@@ -1,0 +1,54 @@
+import { Agent, get, type IncomingMessage, type RequestOptions } from 'node:http';
+import { text } from 'node:stream/consumers';
+import type { Outcome } from './ledger.ts';
+
+/** A client of gateways, with keep-alive connections, that takes them in turn as a load balancer does. */
+export interface HttpCaller extends Disposable {
+  /** OK takes a whole reply: of a stream, with a last line that says so. */
+  get(path: string): Promise<Outcome>;
+  /** Which gateways it may use from now on, by port. */
+  use(ports: readonly number[]): void;
+}
+
+const timeoutMs = 10_000;
+
+export function createHttpCaller(ports: readonly number[]): HttpCaller {
+  const agent = new Agent({ keepAlive: true });
+  let used = ports;
+  let turn = 0;
+
+  return {
+    async get(path) {
+      const port = used[turn % used.length] as number;
+      turn += 1;
+      try {
+        return await outcomeOf(await request({ host: '127.0.0.1', port, path, agent, timeout: timeoutMs }));
+      } catch (error) {
+        return { code: (error as NodeJS.ErrnoException).code ?? (error as Error).message };
+      }
+    },
+    use(next) {
+      used = next;
+    },
+    [Symbol.dispose]() {
+      agent.destroy();
+    },
+  };
+}
+
+function request(options: RequestOptions): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const sent = get(options, resolve);
+    sent.once('timeout', () => sent.destroy(new Error(`no reply within ${timeoutMs} ms`)));
+    sent.once('error', reject);
+  });
+}
+
+async function outcomeOf(response: IncomingMessage): Promise<Outcome> {
+  const body = await text(response);
+  const { statusCode, headers } = response;
+  if (statusCode !== 200) return { code: `HTTP ${statusCode}` };
+  if (headers['content-type'] === 'application/x-ndjson' && !body.endsWith('{"status":{"code":0}}\n'))
+    return { code: 'cut stream' };
+  return { code: 'OK', servedBy: String(headers['served-by']) };
+}
