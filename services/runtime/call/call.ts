@@ -93,6 +93,8 @@ export interface Connection extends Caller {
   readonly state: ConnectionState;
   /** Why it is in TRANSIENT_FAILURE; empty otherwise. */
   readonly lastError: string;
+  /** Calls that have not ended. */
+  readonly inFlight: number;
   /** Takes no further call, lets those in flight finish for that long, then cancels them with UNAVAILABLE. */
   close(graceMs: number): void;
 }

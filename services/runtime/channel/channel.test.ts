@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -20,6 +22,23 @@ const greet: Method = {
   responseStream: false,
   idempotency: 'NO_SIDE_EFFECTS',
 };
+
+const retryingConfig = parseServiceConfig({
+  retryThrottling: { maxTokens: 100, tokenRatio: 0.1 },
+  methodConfig: [
+    {
+      name: [{}],
+      retryPolicy: {
+        maxAttempts: 3,
+        initialBackoff: '0.01s',
+        maxBackoff: '0.05s',
+        backoffMultiplier: 2,
+        retryableStatusCodes: ['UNAVAILABLE'],
+        perAttemptRecvTimeout: '0.2s',
+      },
+    },
+  ],
+});
 
 function openChannel(t: TestContext, options: ChannelOptions): Channel & { readonly events: ChannelEvent[] } {
   const events: ChannelEvent[] = [];
@@ -43,6 +62,13 @@ async function spread(channel: Channel, calls: number): Promise<Map<string, numb
   return counts;
 }
 
+async function readyConnections(
+  { events }: { readonly events: readonly ChannelEvent[] },
+  count: number,
+): Promise<void> {
+  await until(() => events.filter((event) => event.type === 'connection' && event.state === 'READY').length === count);
+}
+
 function failsWith(code: number, details: RegExp) {
   return (error: unknown) => {
     assert.ok(error instanceof RpcError);
@@ -56,9 +82,7 @@ test('connects ahead of the first call and spreads calls evenly', async (t) => {
   const peers = await Promise.all([1, 2, 3].map(() => startPeer(t, replyWith('hi'))));
   const channel = openChannel(t, { target: `ipv4:${peers.map(({ address }) => address).join(',')}` });
   assert.ok(await channel.whenReady(5_000));
-  await until(
-    () => channel.events.filter((event) => event.type === 'connection' && event.state === 'READY').length === 3,
-  );
+  await readyConnections(channel, 3);
   assert.deepEqual([...(await spread(channel, 30)).values()], [10, 10, 10]);
 });
 
@@ -127,16 +151,12 @@ test('follows a file: new replicas get calls, those that stay keep their connect
   const [leaver, stayer, newcomer] = peers as [Peer, Peer, Peer];
   const file = await endpointsFile(t, [leaver, stayer]);
   const channel = openChannel(t, { target: pathToFileURL(file.path).href });
-  await until(
-    () => channel.events.filter((event) => event.type === 'connection' && event.state === 'READY').length === 2,
-  );
+  await readyConnections(channel, 2);
   const slow = [1, 2].map(() => invokeUnary(channel, { method: greet }, Buffer.from('x')));
   await until(() => leaver.requests.length === 1);
 
   await file.write([stayer, newcomer]);
-  await until(
-    () => channel.events.filter((event) => event.type === 'connection' && event.state === 'READY').length === 3,
-  );
+  await readyConnections(channel, 3);
   assert.deepEqual(new Set((await spread(channel, 10)).keys()), new Set([stayer.address, newcomer.address]));
   assert.equal(stayer.sessions, 1, 'it was not connected anew');
   release.resolve();
@@ -199,6 +219,145 @@ test('lets calls finish when it is closed', async (t) => {
   release.resolve();
   assert.equal((await running).endpointId, peer.address);
   await closed;
+});
+
+test('spreads over replicas, not connections, with several connections to each', async (t) => {
+  const peers = await Promise.all([1, 2].map(() => startPeer(t, replyWith('hi'))));
+  const target = `ipv4:${peers.map(({ address }) => address).join(',')}`;
+  const channel = openChannel(t, { target, connectionsPerEndpoint: 3 });
+  await until(() => peers.every(({ sessions }) => sessions === 3));
+  await readyConnections(channel, 2);
+  assert.deepEqual([...(await spread(channel, 10)).values()], [5, 5]);
+});
+
+test('never has more calls open at a replica than its SETTINGS_MAX_CONCURRENT_STREAMS', async (t) => {
+  let open = 0;
+  let mostOpen = 0;
+  const peer = await startPeer(
+    t,
+    async (stream) => {
+      mostOpen = Math.max(mostOpen, ++open);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      open--;
+      replyWith('hi')(stream);
+    },
+    { maxConcurrentStreams: 3 },
+  );
+  const channel = openChannel(t, { target: `ipv4:${peer.address}` });
+  assert.ok(await channel.whenReady(5_000));
+  const calls = Array.from({ length: 20 }, () => invokeUnary(channel, { method: greet }, Buffer.from('x')));
+  assert.equal((await Promise.all(calls)).length, 20);
+  assert.equal(mostOpen, 3);
+});
+
+test('fails over to the backup, which connects only then, and back once the primary has held', async (t) => {
+  const primary = await startPeer(t, replyWith('hi'));
+  const backup = await startPeer(t, replyWith('hi'));
+  const channel = openChannel(t, {
+    target: [`ipv4:${primary.address}`, `ipv4:${backup.address}`],
+    failbackAfterMs: 300,
+    serviceConfig: retryingConfig,
+  });
+  assert.equal((await spread(channel, 5)).get(primary.address), 5);
+  assert.equal(backup.sessions, 0);
+
+  await primary.stop();
+  const lostMs = performance.now();
+  assert.equal((await spread(channel, 5)).get(backup.address), 5);
+  t.diagnostic(`the backup answered after ${Math.round(performance.now() - lostMs)} ms`);
+
+  await startPeer(t, replyWith('hi'), { port: primary.port });
+  const returnedMs = performance.now();
+  await until(() => channel.snapshot().activePriority === 0);
+  assert.ok(performance.now() - returnedMs >= 300);
+  assert.equal((await spread(channel, 5)).get(primary.address), 5);
+  const switches = channel.events.filter((event) => event.type === 'priority');
+  assert.deepEqual(
+    switches.map(({ priority }) => priority),
+    [1, 0],
+  );
+});
+
+test('goes to the backup when the primary accepts connections and says nothing', async (t) => {
+  const silent = net.createServer(() => {}).listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  t.after(() => silent.close());
+  const backup = await startPeer(t, replyWith('hi'));
+  const target = [`ipv4:127.0.0.1:${(silent.address() as net.AddressInfo).port}`, `ipv4:${backup.address}`];
+  assert.equal((await spread(openChannel(t, { target }), 1)).get(backup.address), 1);
+});
+
+test('takes a frozen replica out after three expired attempts, and back after its first answer', async (t) => {
+  const frozen = { is: true };
+  const peers = await Promise.all([
+    startPeer(t, (stream) => (frozen.is ? undefined : replyWith('hi')(stream))),
+    startPeer(t, replyWith('hi')),
+  ]);
+  const channel = openChannel(t, {
+    target: `ipv4:${peers.map(({ address }) => address).join(',')}`,
+    serviceConfig: retryingConfig,
+  });
+  await readyConnections(channel, 2);
+  assert.equal((await spread(channel, 12)).get(peers[1]?.address ?? ''), 12, 'every call is answered by the other');
+  const endpoint = channel.snapshot().targets[0]?.endpoints[0];
+  assert.deepEqual([endpoint?.picks, endpoint?.failures, endpoint?.ejected], [3, 3, 'consecutive-failures']);
+  frozen.is = false;
+  await until(() => channel.events.some(({ type }) => type === 'returned'));
+  assert.equal((await spread(channel, 12)).size, 2);
+});
+
+test('keeps connections and calls through many shuffled updates', async (t) => {
+  const peers = await Promise.all(Array.from({ length: 5 }, () => startPeer(t, replyWith('hi'))));
+  const file = await endpointsFile(t, peers);
+  const channel = openChannel(t, { target: pathToFileURL(file.path).href });
+  await readyConnections(channel, 5);
+  for (let update = 0; update < 40; update++) {
+    const shuffled = peers.toSorted(() => Math.random() - 0.5);
+    await Promise.all([file.write(shuffled), spread(channel, 5)]);
+  }
+  await until(() => channel.events.filter(({ type }) => type === 'endpoints').length > 20);
+  assert.deepEqual(
+    peers.map(({ sessionsEver }) => sessionsEver),
+    [1, 1, 1, 1, 1],
+  );
+});
+
+test('balances over 200 endpoints', async (t) => {
+  // One server, reached at many loopback addresses: to the channel each is a replica.
+  const peer = await startPeer(t, replyWith('hi'), { host: '0.0.0.0' });
+  const addresses = Array.from({ length: 200 }, (_, index) => `127.0.1.${index + 1}:${peer.port}`);
+  const channel = openChannel(t, { target: `ipv4:${addresses.join(',')}` });
+  await readyConnections(channel, 200);
+  const counts = await spread(channel, 400);
+  assert.equal(counts.size, 200);
+  assert.deepEqual(new Set(counts.values()), new Set([2]));
+});
+
+test('shows what it does', async (t) => {
+  const peer = await startPeer(t, replyWith('hi'));
+  const channel = openChannel(t, { target: `ipv4:${peer.address}`, serviceConfig: retryingConfig });
+  await spread(channel, 2);
+  const { targets, ...snapshot } = channel.snapshot();
+  assert.deepEqual(snapshot, {
+    state: 'READY',
+    policy: 'round_robin',
+    activePriority: 0,
+    waitingCalls: 0,
+    retryBudget: { tokens: 100, maxTokens: 100, allows: true },
+  });
+  assert.deepEqual(targets[0]?.endpoints, [
+    {
+      id: peer.address,
+      addresses: [peer.address],
+      state: 'READY',
+      lastError: '',
+      health: 'serving',
+      ejected: undefined,
+      inFlight: 0,
+      picks: 2,
+      failures: 0,
+    },
+  ]);
 });
 
 for (const [target, problem] of [

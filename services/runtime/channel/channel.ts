@@ -1,26 +1,37 @@
-import type { Caller, ConnectionState, Transport } from '../call/call.ts';
+import type { Caller, Connection, ConnectionState, Transport } from '../call/call.ts';
 import { createAttempts } from './attempts.ts';
 import { createBudget } from './budget.ts';
-import { createEndpointSet } from './endpoints.ts';
-import type { ChannelListener } from './events.ts';
+import { createConnectionGroups } from './connection-group.ts';
+import { createEndpointSet, type EndpointSetSnapshot } from './endpoints.ts';
+import type { ChannelEvent, ChannelListener } from './events.ts';
+import { createLeastRequestPicker } from './picker/least-request.ts';
 import { createRoundRobinPicker } from './picker/round-robin.ts';
-import { methodConfig, parseServiceConfig, type ServiceConfig } from './service-config.ts';
+import { createPriority } from './priority.ts';
+import { type LoadBalancingConfig, methodConfig, parseServiceConfig, type ServiceConfig } from './service-config.ts';
 import { parseTarget } from './target.ts';
 import { createGrpcJsTransport } from './transport/grpc-js.ts';
 
 export interface ChannelOptions {
-  /** `dns:///name:port`, `ipv4:address:port,…`, `ipv6:[address]:port,…` or `file:///path`. */
-  readonly target: string;
+  /**
+   * `dns:///name:port`, `ipv4:address:port,…`, `ipv6:[address]:port,…` or `file:///path`. Of several, the first that is
+   * READY takes the calls; the others are its backups, in order.
+   */
+  readonly target: string | readonly string[];
   /** From `parseServiceConfig`. Defaults to `round_robin` with no retries and no health checks. */
   readonly serviceConfig?: ServiceConfig;
+  /** Connections to each replica. Defaults to 1. */
+  readonly connectionsPerEndpoint?: number;
+  /** How long a target stays READY before calls leave its backup for it. Defaults to 10 s. */
+  readonly failbackAfterMs?: number;
   /** Defaults to grpc-js in plaintext. */
   readonly transport?: Transport;
   /** Hears everything that happens in the channel; must not throw. */
   readonly onEvent?: ChannelListener;
 }
 
-/** The whole client side of one target: a `Caller` over its replicas. */
+/** The whole client side of one service: a `Caller` over its replicas. */
 export interface Channel extends Caller {
+  /** The primary target. */
   readonly target: string;
   /** READY when at least one replica can take a call. */
   readonly state: ConnectionState;
@@ -30,39 +41,77 @@ export interface Channel extends Caller {
   onStateChange(listener: (state: ConnectionState) => void): () => void;
   /** Whether the channel was READY within that time. */
   whenReady(timeoutMs: number): Promise<boolean>;
+  /** What the channel knows and does now, for people to read. */
+  snapshot(): ChannelSnapshot;
   /** Takes no further call, gives those in flight that long, then cancels them with UNAVAILABLE. */
   close(graceMs: number): Promise<void>;
 }
 
+export interface ChannelSnapshot {
+  readonly state: ConnectionState;
+  readonly policy: LoadBalancingConfig['policy'];
+  /** Index of the target that takes the calls. */
+  readonly activePriority: number;
+  readonly targets: readonly (EndpointSetSnapshot & { readonly target: string })[];
+  /** Calls that wait for an endpoint to become ready. */
+  readonly waitingCalls: number;
+  /** `null` where retries have no limit. */
+  readonly retryBudget: { readonly tokens: number; readonly maxTokens: number; readonly allows: boolean } | null;
+}
+
 const defaultServiceConfig = parseServiceConfig({});
 
-/** @throws Error if the target cannot be read. */
+/** @throws Error if a target cannot be read. */
 export function createChannel(options: ChannelOptions): Channel {
-  const target = parseTarget(options.target);
-  const serviceConfig = options.serviceConfig ?? defaultServiceConfig;
-  const onEvent = options.onEvent ?? (() => {});
+  const { onEvent = () => {}, serviceConfig = defaultServiceConfig } = options;
   const stateListeners = new Set<(state: ConnectionState) => void>();
-  const resolver = target.createResolver();
-  const endpoints = createEndpointSet({
-    target: target.text,
-    transport:
-      options.transport ?? createGrpcJsTransport(target.authority === undefined ? {} : { authority: target.authority }),
-    createPicker: createRoundRobinPicker,
-    healthServiceName: serviceConfig.healthCheckServiceName,
-    onEvent,
-    onChange,
+  const budget = createBudget(serviceConfig.retryThrottling);
+  const targets = [options.target].flat().map((text) => {
+    const target = parseTarget(text);
+    const resolver = target.createResolver();
+    const endpoints = createEndpointSet({
+      target: text,
+      transport: createConnectionGroups(
+        options.transport ??
+          createGrpcJsTransport(target.authority === undefined ? {} : { authority: target.authority }),
+        options.connectionsPerEndpoint ?? 1,
+      ),
+      createPicker: (connections) => createPicker(serviceConfig.loadBalancing, connections),
+      healthServiceName: serviceConfig.healthCheckServiceName,
+      outlierDetection: serviceConfig.outlierDetection,
+      onEvent,
+      onChange,
+    });
+    return {
+      target: text,
+      endpoints,
+      connect: () => resolver.start(endpoints.update, endpoints.fail),
+      stop: () => resolver.stop(),
+    };
+  });
+  const [primary] = targets;
+  if (primary === undefined) throw new Error('a channel needs at least one target');
+  const priority = createPriority({
+    targets,
+    failbackAfterMs: options.failbackAfterMs,
+    onSwitch: (index) => onEvent({ type: 'priority', priority: index, target: targets[index]?.target ?? '' }),
   });
   const attempts = createAttempts({
-    pick: endpoints.pick,
+    pick: priority.pick,
     methodConfig: (method) => methodConfig(serviceConfig, method),
-    budget: createBudget(serviceConfig.retryThrottling),
-    onEvent,
+    budget,
+    onEvent(event: ChannelEvent) {
+      for (const { endpoints } of targets) endpoints.observe(event);
+      onEvent(event);
+    },
   });
   let state: ConnectionState = 'IDLE';
   let repickQueued = false;
+  let closed = false;
 
   function onChange(): void {
-    const now = endpoints.state;
+    priority.update();
+    const now = closed ? 'SHUTDOWN' : priority.state;
     if (now !== state) {
       state = now;
       for (const listener of stateListeners) listener(now);
@@ -77,14 +126,12 @@ export function createChannel(options: ChannelOptions): Channel {
   }
 
   return {
-    target: target.text,
+    target: primary.target,
     get state() {
       return state;
     },
     start: attempts.start,
-    connect() {
-      resolver.start(endpoints.update, endpoints.fail);
-    },
+    connect: () => priority.connect(),
     onStateChange(listener) {
       stateListeners.add(listener);
       return () => stateListeners.delete(listener);
@@ -104,9 +151,38 @@ export function createChannel(options: ChannelOptions): Channel {
         stateListeners.add(listener);
       });
     },
+    snapshot() {
+      const { retryThrottling } = serviceConfig;
+      return {
+        state,
+        policy: serviceConfig.loadBalancing.policy,
+        activePriority: priority.active,
+        targets: targets.map(({ target, endpoints }) => ({ target, ...endpoints.snapshot() })),
+        waitingCalls: attempts.waiting,
+        retryBudget:
+          retryThrottling === undefined
+            ? null
+            : { tokens: budget.tokens, maxTokens: retryThrottling.maxTokens, allows: budget.allows },
+      };
+    },
     async close(graceMs) {
-      resolver.stop();
-      await endpoints.close(graceMs);
+      closed = true;
+      priority.stop();
+      await Promise.all(
+        targets.map(({ endpoints, stop }) => {
+          stop();
+          return endpoints.close(graceMs);
+        }),
+      );
     },
   };
+}
+
+function createPicker(config: LoadBalancingConfig, connections: readonly Connection[]) {
+  switch (config.policy) {
+    case 'round_robin':
+      return createRoundRobinPicker(connections);
+    case 'least_request_experimental':
+      return createLeastRequestPicker(connections, config.choiceCount);
+  }
 }

@@ -1,7 +1,12 @@
 import type { CallStatus, Connection, ConnectionState, Endpoint, Picker, Transport } from '../call/call.ts';
 import { Code, localStatus } from '../call/status.ts';
-import type { ChannelListener, Health } from './events.ts';
-import { HealthWatch } from './health.ts';
+import type { ChannelEvent, ChannelListener, EjectionReason, Health } from './events.ts';
+import { answers, HealthWatch } from './health.ts';
+import { createOutlierDetector } from './outlier.ts';
+import type { OutlierDetectionConfig } from './service-config.ts';
+
+/** How long an ejected endpoint may take to answer the trial that brings it back. */
+const trialTimeoutMs = 1_000;
 
 /** Makes the picker over the connections that serve, at least one, anew whenever they change. */
 export type PickerFactory = (connections: readonly Connection[]) => Picker;
@@ -13,6 +18,7 @@ export interface EndpointSetOptions {
   readonly createPicker: PickerFactory;
   /** `undefined`: a connection serves as soon as it is READY. */
   readonly healthServiceName: string | undefined;
+  readonly outlierDetection: OutlierDetectionConfig | undefined;
   readonly onEvent: ChannelListener;
   /** Runs after each change of what can be picked; never inside a call of this set's methods by a call's attempt. */
   readonly onChange: () => void;
@@ -26,7 +32,32 @@ export interface EndpointSet {
   update(endpoints: readonly Endpoint[]): void;
   /** The resolver failed. It matters only while it has never answered. */
   fail(error: Error): void;
+  /** Hears of every attempt of the channel: what comes of it decides who stays in the pick. */
+  observe(event: ChannelEvent): void;
+  snapshot(): EndpointSetSnapshot;
   close(graceMs: number): Promise<void>;
+}
+
+export interface EndpointSetSnapshot {
+  readonly state: ConnectionState;
+  /** Since the resolver last gave the list; `undefined` until it did. */
+  readonly resolvedMsAgo: number | undefined;
+  /** The resolver's last error, if it has given no list since. */
+  readonly resolverError: string | undefined;
+  readonly endpoints: readonly EndpointSnapshot[];
+}
+
+export interface EndpointSnapshot {
+  readonly id: string;
+  readonly addresses: readonly string[];
+  readonly state: ConnectionState;
+  readonly lastError: string;
+  readonly health: Health;
+  readonly ejected: EjectionReason | undefined;
+  readonly inFlight: number;
+  /** Attempts sent there, and those of them that failed, since it became an endpoint. */
+  readonly picks: number;
+  readonly failures: number;
 }
 
 interface Subchannel {
@@ -36,18 +67,37 @@ interface Subchannel {
   watch: HealthWatch | undefined;
   /** Has been in TRANSIENT_FAILURE since it was last READY: calls do not wait for it. */
   failed: boolean;
+  picks: number;
+  failures: number;
 }
 
 export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
-  const { target, transport, createPicker, healthServiceName, onEvent, onChange } = options;
+  const { target, transport, createPicker, healthServiceName, outlierDetection, onEvent, onChange } = options;
   const subchannels = new Map<string, Subchannel>();
   const leaving = new Set<Connection>();
   let resolved = false;
+  let resolvedAtMs = 0;
   let resolverError: Error | undefined;
   let closed = false;
   let onLastGone: (() => void) | undefined;
   let serving: readonly Connection[] = [];
   let picker: Picker = pickNone;
+  const outliers = createOutlierDetector({
+    config: outlierDetection,
+    serving: () => [...subchannels.values()].filter(isServing).map(({ endpoint }) => endpoint.id),
+    trial: async (endpointId) => {
+      const subchannel = subchannels.get(endpointId);
+      return subchannel !== undefined && answers(subchannel.connection, trialTimeoutMs);
+    },
+    onEjected(endpointId, reason) {
+      onEvent({ type: 'ejected', endpointId, reason });
+      rebuild();
+    },
+    onReturned(endpointId) {
+      onEvent({ type: 'returned', endpointId });
+      rebuild();
+    },
+  });
 
   function add(endpoint: Endpoint): void {
     const connection = transport(endpoint, (state) => {
@@ -58,12 +108,21 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
       }
       if (subchannels.get(endpoint.id) === subchannel) stateChanged(subchannel, state);
     });
-    const subchannel: Subchannel = { endpoint, connection, health: 'unknown', watch: undefined, failed: false };
+    const subchannel: Subchannel = {
+      endpoint,
+      connection,
+      health: 'unknown',
+      watch: undefined,
+      failed: false,
+      picks: 0,
+      failures: 0,
+    };
     subchannels.set(endpoint.id, subchannel);
   }
 
   function remove(subchannel: Subchannel, graceMs: number): void {
     subchannels.delete(subchannel.endpoint.id);
+    outliers.forget(subchannel.endpoint.id);
     subchannel.watch?.stop();
     leaving.add(subchannel.connection);
     subchannel.connection.close(graceMs);
@@ -87,15 +146,16 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
       subchannel.watch?.stop();
       subchannel.watch = undefined;
       subchannel.health = 'unknown';
+      outliers.forget(subchannel.endpoint.id);
     }
     rebuild();
   }
 
   function rebuild(): void {
-    const now: Connection[] = [];
-    for (const { connection, health } of subchannels.values()) {
-      if (connection.state === 'READY' && health === 'serving') now.push(connection);
-    }
+    const able = [...subchannels.values()].filter(isServing);
+    const chosen = able.filter(({ endpoint }) => outliers.ejection(endpoint.id) === undefined);
+    // An ejected endpoint is better than none.
+    const now = (chosen.length > 0 ? chosen : able).map(({ connection }) => connection);
     const same = now.length === serving.length && now.every((connection, index) => connection === serving[index]);
     if (!same) {
       serving = now;
@@ -140,6 +200,8 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
     update(endpoints) {
       if (closed) return;
       resolved = true;
+      resolvedAtMs = performance.now();
+      resolverError = undefined;
       const wanted = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]));
       onEvent({ type: 'endpoints', endpointIds: [...wanted.keys()] });
       for (const subchannel of subchannels.values()) {
@@ -156,8 +218,38 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
       resolverError = error;
       if (!resolved) onChange();
     },
+    observe(event) {
+      if (event.type !== 'attempt-started' && event.type !== 'attempt-ended') return;
+      const subchannel = subchannels.get(event.endpointId);
+      if (subchannel === undefined) return;
+      if (event.type === 'attempt-started') {
+        subchannel.picks++;
+      } else {
+        if (event.status.code !== Code.OK && !event.lost) subchannel.failures++;
+        outliers.attemptEnded(event);
+      }
+    },
+    snapshot() {
+      return {
+        state: state(),
+        resolvedMsAgo: resolved ? performance.now() - resolvedAtMs : undefined,
+        resolverError: resolverError?.message,
+        endpoints: [...subchannels.values()].map(({ endpoint, connection, health, picks, failures }) => ({
+          id: endpoint.id,
+          addresses: endpoint.addresses,
+          state: connection.state,
+          lastError: connection.lastError,
+          health,
+          ejected: outliers.ejection(endpoint.id),
+          inFlight: connection.inFlight,
+          picks,
+          failures,
+        })),
+      };
+    },
     close(graceMs) {
       closed = true;
+      outliers.stop();
       for (const connection of leaving) connection.close(graceMs);
       for (const subchannel of subchannels.values()) remove(subchannel, graceMs);
       rebuild();
@@ -167,6 +259,10 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
       });
     },
   };
+}
+
+function isServing({ connection, health }: Subchannel): boolean {
+  return connection.state === 'READY' && health === 'serving';
 }
 
 function sameAddresses(a: Endpoint, b: Endpoint): boolean {

@@ -14,6 +14,14 @@ export type ChannelEvent =
       readonly lastError: string;
     }
   | { readonly type: 'health'; readonly endpointId: string; readonly health: Health }
+  | { readonly type: 'ejected'; readonly endpointId: string; readonly reason: EjectionReason }
+  | { readonly type: 'returned'; readonly endpointId: string }
+  | {
+      /** Calls go to this target from now on: 0 is the primary. */
+      readonly type: 'priority';
+      readonly priority: number;
+      readonly target: string;
+    }
   | {
       readonly type: 'attempt-started';
       readonly method: Method;
@@ -44,6 +52,9 @@ export type ChannelEvent =
 
 /** `repick`: the attempt before was never sent or refused, so that no policy or budget has a say. */
 export type AttemptReason = 'first' | 'repick' | 'retry' | 'hedge';
+
+/** Why an endpoint is out of the pick though its connection and its health service are well. */
+export type EjectionReason = 'consecutive-failures' | 'success-rate' | 'failure-percentage';
 
 /** What the health service of an endpoint last said; `unknown` until its first answer. */
 export type Health = 'unknown' | 'serving' | 'not-serving';

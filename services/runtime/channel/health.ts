@@ -1,13 +1,31 @@
-import type { Call, Connection, Method } from '../call/call.ts';
+import type { Call, CallStart, Connection, Method } from '../call/call.ts';
 import { Code } from '../call/status.ts';
 import type { Health } from './events.ts';
 
-const watchMethod: Method = {
+const watchStart = startOf({
   path: '/grpc.health.v1.Health/Watch',
   requestStream: false,
   responseStream: true,
   idempotency: 'NO_SIDE_EFFECTS',
-};
+});
+
+const checkStart = startOf({
+  path: '/grpc.health.v1.Health/Check',
+  requestStream: false,
+  responseStream: false,
+  idempotency: 'NO_SIDE_EFFECTS',
+});
+
+function startOf(method: Method): CallStart {
+  return {
+    method,
+    metadata: [],
+    deadlineMs: Number.POSITIVE_INFINITY,
+    priority: 'high',
+    context: undefined,
+    avoid: [],
+  };
+}
 
 const firstBackoffMs = 1_000;
 const maxBackoffMs = 30_000;
@@ -41,38 +59,45 @@ export class HealthWatch {
   }
 
   private watch(): void {
-    this.call = this.connection.start(
-      {
-        method: watchMethod,
-        metadata: [],
-        deadlineMs: Number.POSITIVE_INFINITY,
-        priority: 'high',
-        context: undefined,
-        avoid: [],
+    this.call = this.connection.start(watchStart, {
+      onHeaders: () => {},
+      onMessage: (message) => {
+        if (this.stopped) return;
+        this.backoffMs = firstBackoffMs;
+        this.onHealth(isServing(message) ? 'serving' : 'not-serving');
+        this.call?.request(1);
       },
-      {
-        onHeaders: () => {},
-        onMessage: (message) => {
-          if (this.stopped) return;
-          this.backoffMs = firstBackoffMs;
-          this.onHealth(isServing(message) ? 'serving' : 'not-serving');
-          this.call?.request(1);
-        },
-        onWritable: () => {},
-        onStatus: ({ code }) => {
-          this.call = undefined;
-          if (this.stopped) return;
-          if (code === Code.UNIMPLEMENTED) return this.onHealth('serving');
-          this.onHealth('not-serving');
-          this.timer = setTimeout(() => this.watch(), this.backoffMs * (0.8 + 0.4 * Math.random()));
-          this.timer.unref();
-          this.backoffMs = Math.min(this.backoffMs * 1.6, maxBackoffMs);
-        },
+      onWritable: () => {},
+      onStatus: ({ code }) => {
+        this.call = undefined;
+        if (this.stopped) return;
+        if (code === Code.UNIMPLEMENTED) return this.onHealth('serving');
+        this.onHealth('not-serving');
+        this.timer = setTimeout(() => this.watch(), this.backoffMs * (0.8 + 0.4 * Math.random()));
+        this.timer.unref();
+        this.backoffMs = Math.min(this.backoffMs * 1.6, maxBackoffMs);
       },
-    );
+    });
     this.call.request(1);
     this.call.write(this.request, true);
   }
+}
+
+/** Whether the peer gives any answer to a health Check within that time; UNIMPLEMENTED is one. */
+export function answers(connection: Connection, timeoutMs: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const call = connection.start(
+      { ...checkStart, deadlineMs: performance.now() + timeoutMs },
+      {
+        onHeaders: () => {},
+        onMessage: () => {},
+        onWritable: () => {},
+        onStatus: ({ from }) => resolve(from === 'peer'),
+      },
+    );
+    call.request(1);
+    call.write(encodeHealthCheckRequest(''), true);
+  });
 }
 
 /** `grpc.health.v1.HealthCheckRequest { string service = 1 }` */

@@ -40,19 +40,22 @@ export interface Peer {
   readonly requests: { path: string; headers: http2.IncomingHttpHeaders; body: string }[];
   /** Open connections. */
   readonly sessions: number;
+  readonly sessionsEver: number;
   stop(): Promise<void>;
 }
 
 export async function startPeer(
   t: TestContext,
   handle: (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => unknown,
-  { port = 0, reads = true } = {},
+  { host = '127.0.0.1', port = 0, reads = true, maxConcurrentStreams = 1_000 } = {},
 ): Promise<Peer> {
   const sessions = new Set<http2.ServerHttp2Session>();
+  let sessionsEver = 0;
   const requests: Peer['requests'] = [];
-  const server = http2.createServer();
+  const server = http2.createServer({ settings: { maxConcurrentStreams } });
   server.on('session', (session) => {
     sessions.add(session);
+    sessionsEver++;
     session.on('close', () => sessions.delete(session));
     session.on('error', () => {});
   });
@@ -67,7 +70,7 @@ export async function startPeer(
     }
     handle(stream, headers);
   });
-  server.listen(port, '127.0.0.1');
+  server.listen(port, host);
   await once(server, 'listening');
   const bound = (server.address() as AddressInfo).port;
   const stop = async () => {
@@ -83,6 +86,9 @@ export async function startPeer(
     requests,
     get sessions() {
       return sessions.size;
+    },
+    get sessionsEver() {
+      return sessionsEver;
     },
     stop,
   };

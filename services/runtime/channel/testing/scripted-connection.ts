@@ -9,6 +9,7 @@ export class ScriptedConnection implements Connection {
   readonly endpoint;
   state: ConnectionState = 'READY';
   lastError = '';
+  inFlight = 0;
   readonly calls: ScriptedCall[] = [];
 
   constructor(id: string) {

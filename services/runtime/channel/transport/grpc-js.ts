@@ -89,7 +89,7 @@ class GrpcJsConnection implements Connection {
   state: ConnectionState = 'IDLE';
   lastError = '';
   client: Client;
-  readonly calls = new Set<GrpcJsCall>();
+  private readonly calls = new Set<GrpcJsCall>();
   private closing = false;
   private addressIndex = 0;
   private readonly onState: (state: ConnectionState) => void;
@@ -103,6 +103,10 @@ class GrpcJsConnection implements Connection {
     this.connectTo = connectTo;
     this.client = connectTo(endpoint.addresses[0] ?? '');
     process.nextTick(() => this.watch(this.client));
+  }
+
+  get inFlight(): number {
+    return this.calls.size;
   }
 
   start(start: CallStart, observer: CallObserver): Call {
