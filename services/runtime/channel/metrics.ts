@@ -1,6 +1,8 @@
-import { Counter, Histogram, type Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Method } from '../call/call.ts';
-import { codeName } from '../call/status.ts';
+import { Code, codeName } from '../call/status.ts';
+import type { Channel, ChannelSnapshot } from './channel.ts';
+import type { EndpointSnapshot } from './endpoints.ts';
 import type { ChannelEvent, ChannelListener } from './events.ts';
 
 /** The buckets of gRFC A66, in seconds. */
@@ -10,11 +12,19 @@ const latencyBuckets = [
   100,
 ];
 
+/** The client metrics of a process, shared by its channels. */
+export interface ChannelMetrics {
+  /** What happens in the channel of that (primary) target. */
+  listener(target: string): ChannelListener;
+  /** How the channel stands, looked at whenever the metrics are read. */
+  watch(channel: Channel): void;
+}
+
 /**
- * Registers the client metrics of gRFC A66 and returns, for the target of each channel, the listener that feeds them.
- * https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
+ * Registers the client metrics of gRFC A66 (https://github.com/grpc/proposal/blob/master/A66-otel-stats.md) and, as
+ * `tandem_channel_*`, what it has no name for. `endpoint` is a label only of those that are endpoints now.
  */
-export function createChannelMetrics(registry: Registry): (target: string) => ChannelListener {
+export function createChannelMetrics(registry: Registry): ChannelMetrics {
   const registers = [registry];
   const attemptStarted = new Counter({
     name: 'grpc_client_attempt_started_total',
@@ -36,45 +46,111 @@ export function createChannelMetrics(registry: Registry): (target: string) => Ch
     buckets: latencyBuckets,
     registers,
   });
+  const endpointAttempts = new Counter({
+    name: 'tandem_channel_endpoint_attempts_total',
+    help: 'Attempts sent to an endpoint',
+    labelNames: ['grpc_target', 'endpoint'],
+    registers,
+  });
+  const endpointFailures = new Counter({
+    name: 'tandem_channel_endpoint_failures_total',
+    help: 'Attempts at an endpoint that failed, without hedges that lost',
+    labelNames: ['grpc_target', 'endpoint'],
+    registers,
+  });
+  const ejections = new Counter({
+    name: 'tandem_channel_ejections_total',
+    help: 'Endpoints taken out of the pick, by rule',
+    labelNames: ['grpc_target', 'reason'],
+    registers,
+  });
+  const prioritySwitches = new Counter({
+    name: 'tandem_channel_priority_switches_total',
+    help: 'How often calls went over to another target',
+    labelNames: ['grpc_target'],
+    registers,
+  });
+  const resolverErrors = new Counter({
+    name: 'tandem_channel_resolver_errors_total',
+    help: 'Failures to resolve a target; the last endpoints stay in use',
+    labelNames: ['grpc_target'],
+    registers,
+  });
+  const channels: Channel[] = [];
+  registerGauges(registry, channels);
 
-  return (target) => {
-    // A label lookup by name costs more than the rest of an event; each child is looked up once.
-    const byMethod = new WeakMap<Method, MethodChildren>();
-    return (event: ChannelEvent) => {
-      switch (event.type) {
-        case 'attempt-started':
-          children(event.method).started.inc();
-          break;
-        case 'attempt-ended':
-          children(event.method)
-            .attempt(event.status.code)
-            .observe(event.durationMs / 1_000);
-          break;
-        case 'call-ended':
-          children(event.method)
-            .call(event.status.code)
-            .observe(event.durationMs / 1_000);
-          break;
-      }
-    };
+  return {
+    watch: (channel) => void channels.push(channel),
+    listener(target) {
+      // A child looked up by its labels costs more than the rest of an event; each is looked up once.
+      const byMethod = new WeakMap<Method, MethodChildren>();
+      const byEndpoint = new Map<string, EndpointChildren>();
+      return (event: ChannelEvent) => {
+        switch (event.type) {
+          case 'attempt-started':
+            ofMethod(event.method).started.inc();
+            ofEndpoint(event.endpointId).attempts.inc();
+            break;
+          case 'attempt-ended':
+            ofMethod(event.method)
+              .attempt(event.status.code)
+              .observe(event.durationMs / 1_000);
+            if (event.status.code !== Code.OK && !event.lost) ofEndpoint(event.endpointId).failures.inc();
+            break;
+          case 'call-ended':
+            ofMethod(event.method)
+              .call(event.status.code)
+              .observe(event.durationMs / 1_000);
+            break;
+          case 'connection':
+            if (event.state === 'SHUTDOWN') forget(event.endpointId);
+            break;
+          case 'ejected':
+            ejections.inc({ grpc_target: target, reason: event.reason });
+            break;
+          case 'priority':
+            prioritySwitches.inc({ grpc_target: target });
+            break;
+          case 'resolver-error':
+            resolverErrors.inc({ grpc_target: target });
+            break;
+        }
+      };
 
-    function children(method: Method): MethodChildren {
-      let found = byMethod.get(method);
-      if (found === undefined) {
-        const labels = { grpc_method: method.path.slice(1), grpc_target: target };
-        const withStatus = (histogram: Histogram) => {
-          const byCode: Histogram.Internal<string>[] = [];
-          return (code: number) => (byCode[code] ??= histogram.labels({ ...labels, grpc_status: codeName(code) }));
-        };
-        found = {
-          started: attemptStarted.labels(labels),
-          attempt: withStatus(attemptDuration),
-          call: withStatus(callDuration),
-        };
-        byMethod.set(method, found);
+      function ofMethod(method: Method): MethodChildren {
+        let found = byMethod.get(method);
+        if (found === undefined) {
+          const labels = { grpc_method: method.path.slice(1), grpc_target: target };
+          const withStatus = (histogram: Histogram) => {
+            const byCode: Histogram.Internal<string>[] = [];
+            return (code: number) => (byCode[code] ??= histogram.labels({ ...labels, grpc_status: codeName(code) }));
+          };
+          found = {
+            started: attemptStarted.labels(labels),
+            attempt: withStatus(attemptDuration),
+            call: withStatus(callDuration),
+          };
+          byMethod.set(method, found);
+        }
+        return found;
       }
-      return found;
-    }
+
+      function ofEndpoint(endpoint: string): EndpointChildren {
+        let found = byEndpoint.get(endpoint);
+        if (found === undefined) {
+          const labels = { grpc_target: target, endpoint };
+          found = { attempts: endpointAttempts.labels(labels), failures: endpointFailures.labels(labels) };
+          byEndpoint.set(endpoint, found);
+        }
+        return found;
+      }
+
+      function forget(endpoint: string): void {
+        if (!byEndpoint.delete(endpoint)) return;
+        endpointAttempts.remove({ grpc_target: target, endpoint });
+        endpointFailures.remove({ grpc_target: target, endpoint });
+      }
+    },
   };
 }
 
@@ -82,4 +158,71 @@ interface MethodChildren {
   readonly started: Counter.Internal;
   readonly attempt: (code: number) => Histogram.Internal<string>;
   readonly call: (code: number) => Histogram.Internal<string>;
+}
+
+interface EndpointChildren {
+  readonly attempts: Counter.Internal;
+  readonly failures: Counter.Internal;
+}
+
+/** Gauges that read the channels' snapshots, so that what a person sees there and what a graph shows cannot differ. */
+function registerGauges(registry: Registry, channels: readonly Channel[]): void {
+  const gauge = (
+    name: string,
+    help: string,
+    labels: readonly string[],
+    read: (snapshot: ChannelSnapshot, set: (value: number, labels?: Record<string, string>) => void) => void,
+  ) =>
+    new Gauge({
+      name: `tandem_channel_${name}`,
+      help,
+      labelNames: ['grpc_target', ...labels],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const channel of channels) {
+          read(channel.snapshot(), (value, more) => this.set({ grpc_target: channel.target, ...more }, value));
+        }
+      },
+    });
+
+  gauge('endpoints', 'Endpoints of the active target, by condition', ['condition'], (snapshot, set) => {
+    const counts = new Map<string, number>();
+    for (const endpoint of activeEndpoints(snapshot)) {
+      const condition = conditionOf(endpoint);
+      counts.set(condition, (counts.get(condition) ?? 0) + 1);
+    }
+    for (const condition of conditions) set(counts.get(condition) ?? 0, { condition });
+  });
+  gauge('endpoint_in_flight', 'Calls in flight at an endpoint', ['endpoint'], (snapshot, set) => {
+    for (const { id, inFlight } of activeEndpoints(snapshot)) set(inFlight, { endpoint: id });
+  });
+  gauge('active_priority', 'Index of the target that takes the calls; 0 is the primary', [], (snapshot, set) =>
+    set(snapshot.activePriority),
+  );
+  gauge('waiting_calls', 'Calls that wait for an endpoint to become ready', [], (snapshot, set) =>
+    set(snapshot.waitingCalls),
+  );
+  gauge('retry_budget_tokens', 'Tokens left for retries and hedges', [], ({ retryBudget }, set) => {
+    if (retryBudget !== null) set(retryBudget.tokens);
+  });
+  gauge('endpoints_age_seconds', 'Since the resolver last confirmed the endpoints', [], (snapshot, set) => {
+    const { resolvedMsAgo } = snapshot.targets[snapshot.activePriority] ?? {};
+    if (resolvedMsAgo !== undefined) set(resolvedMsAgo / 1_000);
+  });
+}
+
+const conditions = ['ready', 'ejected', 'not_serving', 'connecting', 'failed'] as const;
+
+function conditionOf({ state, health, ejected }: EndpointSnapshot): (typeof conditions)[number] {
+  if (state === 'READY') {
+    if (health === 'unknown') return 'connecting';
+    if (health === 'not-serving') return 'not_serving';
+    return ejected === undefined ? 'ready' : 'ejected';
+  }
+  return state === 'TRANSIENT_FAILURE' ? 'failed' : 'connecting';
+}
+
+function activeEndpoints(snapshot: ChannelSnapshot): readonly EndpointSnapshot[] {
+  return snapshot.targets[snapshot.activePriority]?.endpoints ?? [];
 }

@@ -24,8 +24,9 @@ const graceMs = 5_000;
  */
 export function transportContract(name: string, createTransport: (timeouts: ContractTimeouts) => Transport): void {
   const transport = createTransport({ silentAcceptTimeoutMs: 200, maxReconnectBackoffMs: 200 });
-  const contract = (promise: string, run: (t: TestContext) => Promise<void>) =>
-    test(`${name}: ${promise}`, { timeout: 20_000 }, run);
+  const contract = (promise: string, run: (t: TestContext) => Promise<void>) => {
+    void test(`${name}: ${promise}`, { timeout: 20_000 }, run);
+  };
 
   contract('brings headers, one message and the status with trailers, in this order', async (t) => {
     const peer = await startPeer(t, (stream) => {

@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Registry } from 'prom-client';
+import type { Method } from '../call/call.ts';
+import { invokeUnary } from '../call/invoke.ts';
+import { createChannel } from './channel.ts';
+import { createChannelMetrics } from './metrics.ts';
+import { parseServiceConfig } from './service-config.ts';
+import { replyHeaders, replyWith, startPeer } from './testing/http2-peer.ts';
+import { until } from './testing/until.ts';
+
+const greet: Method = {
+  path: '/helloworld.Greeter/SayHello',
+  requestStream: false,
+  responseStream: false,
+  idempotency: 'NO_SIDE_EFFECTS',
+};
+
+test('counts calls, attempts and endpoints, and forgets an endpoint that has gone', async (t) => {
+  const failing = await startPeer(t, (stream) =>
+    stream.respond({ ...replyHeaders, 'grpc-status': '14' }, { endStream: true }),
+  );
+  const serving = await startPeer(t, replyWith('hi'));
+  const target = `ipv4:${failing.address},${serving.address}`;
+  const registry = new Registry();
+  const metrics = createChannelMetrics(registry);
+  const channel = createChannel({
+    target,
+    onEvent: metrics.listener(target),
+    serviceConfig: parseServiceConfig({
+      retryThrottling: { maxTokens: 10, tokenRatio: 0.5 },
+      methodConfig: [
+        {
+          name: [{}],
+          retryPolicy: {
+            maxAttempts: 2,
+            initialBackoff: '0.001s',
+            maxBackoff: '0.001s',
+            backoffMultiplier: 1,
+            retryableStatusCodes: ['UNAVAILABLE'],
+          },
+        },
+      ],
+    }),
+  });
+  metrics.watch(channel);
+  t.after(() => channel.close(0));
+  channel.connect();
+  await until(() => channel.snapshot().targets[0]?.endpoints.filter(({ state }) => state === 'READY').length === 2);
+  for (let call = 0; call < 4; call++) await invokeUnary(channel, { method: greet }, Buffer.from('x'));
+
+  const value = async (name: string, labels: Record<string, string>): Promise<number | undefined> => {
+    const found = await registry.getSingleMetric(name)?.get();
+    return (found?.values as { value: number; labels: Record<string, string>; metricName?: string }[]).find(
+      (candidate) =>
+        Object.entries(labels).every(([key, wanted]) => candidate.labels[key] === wanted) &&
+        (candidate.metricName ?? `${name}_count`).endsWith('_count'),
+    )?.value;
+  };
+  const method = { grpc_method: 'helloworld.Greeter/SayHello', grpc_target: target };
+  assert.equal(await value('grpc_client_attempt_started_total', method), 6);
+  assert.equal(await value('grpc_client_attempt_duration_seconds', { ...method, grpc_status: 'UNAVAILABLE' }), 2);
+  assert.equal(await value('grpc_client_attempt_duration_seconds', { ...method, grpc_status: 'OK' }), 4);
+  assert.equal(await value('grpc_client_call_duration_seconds', { ...method, grpc_status: 'OK' }), 4);
+  assert.equal(await value('tandem_channel_endpoint_failures_total', { endpoint: failing.address }), 2);
+  assert.equal(await value('tandem_channel_endpoint_attempts_total', { endpoint: serving.address }), 4);
+  assert.equal(await value('tandem_channel_endpoints', { condition: 'ready' }), 2);
+  assert.equal(await value('tandem_channel_active_priority', {}), 0);
+  assert.equal(await value('tandem_channel_retry_budget_tokens', {}), 9.5);
+
+  await channel.close(0);
+  assert.equal(await value('tandem_channel_endpoint_attempts_total', { endpoint: serving.address }), undefined);
+});
