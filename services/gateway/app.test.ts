@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import * as grpc from '@grpc/grpc-js';
+import { until } from './edge/testing.ts';
+import { buildDescriptorSet, libraryProto } from './testdata/build.ts';
+
+const entry = fileURLToPath(new URL('main.ts', import.meta.url));
+const directory = mkdtempSync(join(tmpdir(), 'tandem-gateway-'));
+after(() => rmSync(directory, { recursive: true }));
+const descriptors = buildDescriptorSet(libraryProto, directory);
+
+/** A gateway as a process. It must have exited by the end of its scope. */
+function startGateway(args: string[], env: Record<string, string> = {}) {
+  const child = spawn(process.execPath, [entry, ...args], {
+    env: { HOST: '127.0.0.1', PORT: '0', ADMIN_PORT: '0', DRAIN_DELAY: '100ms', LOG_FORMAT: 'json', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const log: Record<string, unknown>[] = [];
+  let stderr = '';
+  createInterface(child.stdout).on('line', (line) => log.push(JSON.parse(line)));
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    stderr += text;
+  });
+  const exited = once(child, 'exit').then(([code]) => code as number | null);
+  const logged = (msg: string) => log.find((line) => line['msg'] === msg);
+  return {
+    child,
+    log,
+    logged,
+    exited,
+    stderr: () => stderr,
+    async serving() {
+      await until(() => logged('serving') !== undefined || child.exitCode !== null, 'serving');
+      const { port, adminPort } = logged('serving') ?? {};
+      return { url: `http://127.0.0.1:${port}`, admin: `http://127.0.0.1:${adminPort}` };
+    },
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGKILL');
+      await exited;
+    },
+  };
+}
+
+const sameBytes = (bytes: Buffer) => bytes;
+const shape = {
+  requestSerialize: sameBytes,
+  requestDeserialize: sameBytes,
+  responseSerialize: sameBytes,
+  responseDeserialize: sameBytes,
+};
+
+/** A library as any gRPC server could be: Echo sends the bytes back, WatchBooks sends a book until it is cancelled. */
+async function startLibrary() {
+  const server = new grpc.Server();
+  let cancelled = 0;
+  server.addService(
+    {
+      Echo: { path: '/library.v1.Library/Echo', requestStream: false, responseStream: false, ...shape },
+      WatchBooks: { path: '/library.v1.Library/WatchBooks', requestStream: false, responseStream: true, ...shape },
+    },
+    {
+      Echo: (call: grpc.ServerUnaryCall<Buffer, Buffer>, callback: grpc.sendUnaryData<Buffer>) => {
+        const headers = new grpc.Metadata();
+        headers.set('served-by', 'library-1');
+        call.sendMetadata(headers);
+        setTimeout(() => callback(null, call.request), Number(call.metadata.get('delay')[0] ?? 0));
+      },
+      WatchBooks: (call: grpc.ServerWritableStream<Buffer, Buffer>) => {
+        const book = Buffer.from([0x12, 1, 0x54]); // title: "T"
+        const timer = setInterval(() => call.write(book), 10);
+        call.on('cancelled', () => {
+          clearInterval(timer);
+          cancelled++;
+        });
+      },
+    },
+  );
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, bound) =>
+      error ? reject(error) : resolve(bound),
+    );
+  });
+  return {
+    target: `ipv4:127.0.0.1:${port}`,
+    cancelled: () => cancelled,
+    [Symbol.dispose]: () => server.forceShutdown(),
+  };
+}
+
+describe('gateway', () => {
+  it('serves any service from its descriptors and its target', async () => {
+    using library = await startLibrary();
+    await using gateway = startGateway(['--descriptors', descriptors, '--target', library.target]);
+    const { url, admin } = await gateway.serving();
+    const unserved = 'no routes for methods that take a stream';
+    await until(() => gateway.logged(unserved) !== undefined, unserved);
+    assert.deepEqual(gateway.logged(unserved)?.['methods'], ['/library.v1.Library/Upload']);
+    const body = '{"int64Value":"9007199254740993","child":{"words":["a"]},"time":"2025-01-31T12:00:00Z"}';
+    const reply = await fetch(`${url}/library.v1.Library/Echo`, {
+      method: 'POST',
+      body,
+      headers: { 'content-type': 'application/json' },
+    });
+    assert.equal(reply.status, 200, await reply.clone().text());
+    assert.deepEqual(await reply.json(), JSON.parse(body));
+    assert.equal(reply.headers.get('served-by'), 'library-1');
+    const missing = await fetch(`${url}/v1/shelves/a/books/b`);
+    assert.deepEqual([missing.status, ((await missing.json()) as { code: number }).code], [501, 12]);
+    const metrics = await (await fetch(`${admin}/metrics`)).text();
+    assert.match(metrics, /grpc_client_call_duration_seconds_count\{[^}]*library\.v1\.Library\/Echo[^}]*\} 1/);
+    assert.match(
+      metrics,
+      /http_server_request_duration_seconds_count\{method="POST",route="\/library\.v1\.Library\/Echo",code="200"\} 1/,
+    );
+  });
+
+  it('streams, and cancels at the replica when the reader leaves', async () => {
+    using library = await startLibrary();
+    await using gateway = startGateway(['--descriptors', descriptors, '--target', library.target]);
+    const { url } = await gateway.serving();
+    const abort = new AbortController();
+    const reply = await fetch(`${url}/v1/shelves/a/books:watch`, { signal: abort.signal });
+    assert.equal(reply.headers.get('content-type'), 'application/x-ndjson');
+    abort.abort();
+    await until(() => library.cancelled() === 1, 'the cancellation at the replica');
+  });
+
+  it('drains on SIGTERM: replies in flight arrive, streams are told to come back, exit code 0', async () => {
+    using library = await startLibrary();
+    await using gateway = startGateway(['--descriptors', descriptors, '--target', library.target], {
+      DRAIN_DELAY: '300ms',
+    });
+    const { url, admin } = await gateway.serving();
+    const slow = fetch(`${url}/library.v1.Library/Echo`, { method: 'POST', headers: { 'grpc-metadata-delay': '700' } });
+    const stream = await fetch(`${url}/v1/shelves/a/books:watch`);
+    gateway.child.kill('SIGTERM');
+    await until(() => gateway.logged('stopping') !== undefined, 'the drain');
+    assert.equal((await fetch(`${admin}/readyz`)).status, 503);
+    const lines = (await stream.text()).trimEnd().split('\n');
+    assert.match(lines.at(-1) ?? '', /^\{"status":\{"code":14,.*RetryInfo/);
+    assert.equal((await slow).status, 200);
+    assert.equal(await gateway.exited, 0);
+    assert.deepEqual(gateway.logged('stopped')?.['requests'], {
+      'POST /library.v1.Library/Echo 200': 1,
+      'GET /v1/{parent=shelves/*}/books:watch 200': 1,
+    });
+    assert.equal(gateway.stderr(), '');
+  });
+
+  it('is ready without its upstream once it has waited, and then answers 503', async () => {
+    await using gateway = startGateway(['--descriptors', descriptors, '--target', 'ipv4:127.0.0.1:1'], {
+      STARTUP_WAIT: '1s',
+    });
+    const { url, admin } = await gateway.serving();
+    assert.equal((await fetch(`${admin}/readyz`)).status, 503);
+    await until(() => gateway.logged('no replica is ready yet: serving without') !== undefined, 'the wait');
+    assert.equal((await fetch(`${admin}/readyz`)).status, 200);
+    const reply = await fetch(`${url}/library.v1.Library/Echo`, { method: 'POST' });
+    assert.deepEqual([reply.status, await reply.json()], [503, { code: 14, message: 'the service is unavailable' }]);
+  });
+
+  const notJson = join(directory, 'bad.json');
+  writeFileSync(notJson, '{');
+  const bad: [name: string, args: string[], problems: RegExp[]][] = [
+    [
+      'a missing descriptor set',
+      ['--descriptors', '/nowhere/x.binpb'],
+      [/DESCRIPTORS \/nowhere\/x\.binpb cannot be read: ENOENT/],
+    ],
+    ['a file that is no descriptor set', ['--descriptors', entry], [/is not a descriptor set/]],
+    ['a bad target', ['--target', 'zookeeper:x'], [/--target: .*must begin with dns:\/\/\//]],
+    [
+      'a service config with mistakes',
+      ['--service-config', '{"methodConfig":[{"name":[{}],"timeout":"1m"}],"x":1}'],
+      [/timeout/, /x is not a field/],
+    ],
+    ['a service config that is no JSON', ['--service-config', `@${notJson}`], [/JSON/]],
+    [
+      'several mistakes at once',
+      ['--port', '99999', '--startup-wait', 'soon', '--prot', '1'],
+      [/--port/, /--startup-wait/, /--prot is not a flag/],
+    ],
+  ];
+  for (const [name, args, problems] of bad) {
+    it(`does not start with ${name}`, async () => {
+      await using gateway = startGateway(args);
+      assert.equal(await gateway.exited, 1);
+      for (const problem of problems) assert.match(gateway.stderr(), problem);
+    });
+  }
+});

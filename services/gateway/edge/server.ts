@@ -1,0 +1,234 @@
+import { isUtf8 } from 'node:buffer';
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import { Code, RpcError } from '#runtime/call/status.ts';
+import type { Logger } from '#runtime/process/log.ts';
+import type { HttpObserver, Observation } from '../stages/observe.ts';
+import type { Match, RouteTable } from '../transcoding/routes.ts';
+import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
+import type { ServedRoute } from './exchange.ts';
+import { createOpenStreams } from './open-streams.ts';
+
+/** The HTTP side of the gateway. */
+export interface EdgeServer {
+  /** Resolves with the bound port; rejects with the error of the bind. */
+  listen(): Promise<number>;
+  /** Serves on, asks connections and streams to go elsewhere, the streams spread over `delayMs`. */
+  drain(delayMs: number): void;
+  /** Closes the listener; resolves once no connection is left. */
+  close(): Promise<void>;
+  /** Cuts the connections that are left. */
+  destroy(): void;
+}
+
+export interface EdgeServerOptions {
+  readonly host: string;
+  /** 0 for any free one. */
+  readonly port: number;
+  readonly routes: RouteTable<ServedRoute>;
+  readonly errors: ErrorWriter;
+  readonly observer: HttpObserver;
+  readonly log: Logger;
+  /** The longest body of a request. */
+  readonly bodyLimitBytes: number;
+  /** How long a connection without a request stays open: longer than any load balancer in front, so that it closes first. */
+  readonly keepAliveTimeoutMs: number;
+}
+
+/** How long the head and the whole of a request may take to come, and how often that is looked at. */
+const headersTimeoutMs = 10_000;
+const requestTimeoutMs = 30_000;
+const timeoutCheckMs = 2_000;
+/** Of the request line and all headers. */
+const maxHeadBytes = 16_384;
+
+const requestIdSyntax = /^[\w.:/+=-]{1,128}$/;
+
+/** What is known of a request from its head. */
+interface Arrival {
+  readonly match: Match<ServedRoute> | undefined;
+  readonly observation: Observation;
+}
+
+/**
+ * Fastify for connections, limits, bodies and hooks; routes are found by our own table, because the templates of
+ * `google.api.http` (`/v1/hello:collect`, `{name=shelves/*}`) are more than its router has words for.
+ */
+export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
+  const { routes, errors, observer, log, bodyLimitBytes } = options;
+  const streams = createOpenStreams();
+  const arrivals = new WeakMap<IncomingMessage, Arrival>();
+  let draining = false;
+  let closing = false;
+
+  const app = fastify({
+    bodyLimit: bodyLimitBytes,
+    keepAliveTimeout: options.keepAliveTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    return503OnClosing: false,
+    http: {
+      maxHeaderSize: maxHeadBytes,
+      headersTimeout: headersTimeoutMs,
+      connectionsCheckingInterval: timeoutCheckMs,
+    },
+    routerOptions: { maxParamLength: maxHeadBytes, querystringParser: () => ({}) },
+    genReqId: ({ headers }) => {
+      const given = headers['x-request-id'];
+      return typeof given === 'string' && requestIdSyntax.test(given) ? given : randomUUID();
+    },
+    frameworkErrors: (error, request, reply) => {
+      // A path that Fastify's router cannot read comes here without having met a hook.
+      arrive(request, reply);
+      sendError(error, request, reply);
+    },
+    clientErrorHandler: refuseConnection,
+  });
+
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
+    if (isUtf8(body as Buffer)) done(null, body.toString());
+    else done(new RpcError(Code.INVALID_ARGUMENT, 'the body must be UTF-8'));
+  });
+
+  app.addHook('onRequest', (request, reply, done) => {
+    const { match } = arrive(request, reply);
+    if (match?.served !== undefined) return done();
+    done(refusalOf(match, request));
+  });
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (draining) void reply.header('connection', 'close');
+    done();
+  });
+  app.setErrorHandler(sendError);
+  app.all('/*', serve);
+  app.setNotFoundHandler(serve);
+
+  /** The first sight of a request, before its body: its id, its route, its observation. */
+  function arrive(request: FastifyRequest, reply: FastifyReply): Arrival {
+    void reply.header('x-request-id', request.id);
+    const match = matchOf(request);
+    const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
+    const arrival = { match, observation };
+    arrivals.set(request.raw, arrival);
+    reply.raw.once('close', () => {
+      // The head of this reply may have promised to keep a connection that now has nowhere to go.
+      if (closing) request.raw.socket.end();
+    });
+    return arrival;
+  }
+
+  function matchOf(request: FastifyRequest): Match<ServedRoute> | undefined {
+    try {
+      return routes.match(request.method, pathOf(request.raw.url));
+    } catch {
+      return undefined;
+    }
+  }
+
+  function refusalOf(match: Match<ServedRoute> | undefined, { method }: FastifyRequest): RpcError {
+    if (match === undefined) return new RpcError(Code.INVALID_ARGUMENT, 'the path must be percent-encoded UTF-8');
+    const allow = match.served === undefined ? match.allow : [];
+    if (allow.length === 0) return new RpcError(Code.NOT_FOUND, 'no route has this path');
+    const methods = allow.join(', ');
+    return new HttpError(405, Code.UNIMPLEMENTED, `this path takes ${methods}, not ${method}`, { allow: methods });
+  }
+
+  function serve(request: FastifyRequest, reply: FastifyReply): void {
+    const { match, observation } = arrivals.get(request.raw) as Arrival;
+    if (match?.served === undefined) throw refusalOf(match, request);
+    match.served.serve({
+      segments: match.segments,
+      query: queryOf(request.raw.url),
+      body: (request.body as string | undefined) ?? '',
+      headers: request.raw.headers,
+      requestId: request.id,
+      reply,
+      observation,
+      errors,
+      streams,
+    });
+  }
+
+  function sendError(thrown: Error, request: FastifyRequest, reply: FastifyReply): void {
+    const error = fromFastify(thrown as FastifyError);
+    const status = statusOf(error);
+    const arrival = arrivals.get(request.raw);
+    if (arrival !== undefined) arrival.observation.status = status;
+    if (status.code === Code.INTERNAL) log.error({ err: error, requestId: request.id }, 'request failed');
+    const json = errors.statusJson(status);
+    const { httpStatus, headers } =
+      error instanceof HttpError ? error : { httpStatus: httpStatusOf(status.code), headers: errors.headers(json) };
+    void reply.code(httpStatus).headers(headers).type('application/json').send(JSON.stringify(json));
+  }
+
+  /** What is no HTTP, or came too slowly, has no request to answer. */
+  function refuseConnection(error: Error & { readonly code?: string }, socket: Socket): void {
+    if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+    const [head, code, message] = refusals[error.code ?? ''] ?? [
+      '400 Bad Request',
+      Code.INVALID_ARGUMENT,
+      'not HTTP/1.1',
+    ];
+    const body = JSON.stringify({ code, message });
+    socket.end(
+      `HTTP/1.1 ${head}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+  }
+
+  return {
+    async listen() {
+      await app.listen({ host: options.host, port: options.port, listenTextResolver: () => '' });
+      return (app.server.address() as AddressInfo).port;
+    },
+    drain(delayMs) {
+      draining = true;
+      streams.drain(delayMs);
+    },
+    async close() {
+      closing = true;
+      await app.close();
+    },
+    destroy() {
+      app.server.closeAllConnections();
+    },
+  };
+}
+
+const refusals: Readonly<Record<string, readonly [head: string, code: number, message: string]>> = {
+  HPE_HEADER_OVERFLOW: [
+    '431 Request Header Fields Too Large',
+    Code.RESOURCE_EXHAUSTED,
+    `the request line and the headers must be <= ${maxHeadBytes} bytes`,
+  ],
+  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', Code.DEADLINE_EXCEEDED, 'the request came too slowly'],
+};
+
+/** Fastify's own errors in our words. */
+function fromFastify(error: FastifyError): Error {
+  switch (error.code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new HttpError(413, Code.RESOURCE_EXHAUSTED, 'the body is too large', { connection: 'close' });
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return new HttpError(415, Code.INVALID_ARGUMENT, 'content-type must be application/json');
+    case 'FST_ERR_BAD_URL':
+      return new RpcError(Code.INVALID_ARGUMENT, 'the path must be percent-encoded UTF-8');
+    default: {
+      const { statusCode = 500 } = error;
+      return statusCode < 500 && !(error instanceof RpcError)
+        ? new HttpError(statusCode, Code.INVALID_ARGUMENT, 'the request cannot be read')
+        : error;
+    }
+  }
+}
+
+function pathOf(url = '/'): string {
+  const question = url.indexOf('?');
+  return question === -1 ? url : url.slice(0, question);
+}
+
+function queryOf(url = '/'): string {
+  const question = url.indexOf('?');
+  return question === -1 ? '' : url.slice(question + 1);
+}

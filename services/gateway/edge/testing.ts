@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { create, type DescMessage, toBinary } from '@bufbuild/protobuf';
+import { pino } from 'pino';
+import { Registry } from 'prom-client';
+import type { CallObserver, CallStart, CallStatus, Metadata } from '#runtime/call/call.ts';
+import { localStatus } from '#runtime/call/status.ts';
+import { createPipeline, type Upstream } from '../pipeline.ts';
+import { createHttpObserver } from '../stages/observe.ts';
+import { compileProto, libraryProto } from '../testdata/build.ts';
+import { createErrorWriter } from './errors.ts';
+import { createEdgeServer } from './server.ts';
+
+export const descriptors = compileProto(libraryProto);
+export const book = descriptors.types.getMessage('library.v1.Book') as DescMessage;
+
+/** A call that arrived at the upstream, answered by the test. */
+export class FakeCall {
+  readonly start: CallStart;
+  private readonly observer: CallObserver;
+  request: Uint8Array | undefined;
+  credits = 0;
+  cancelled: CallStatus | undefined;
+  private ended = false;
+
+  constructor(start: CallStart, observer: CallObserver) {
+    this.start = start;
+    this.observer = observer;
+  }
+
+  headers(metadata: Metadata): void {
+    this.observer.onHeaders(metadata, 'replica-1');
+  }
+
+  message(message: Uint8Array): void {
+    assert.ok(this.credits > 0, 'a message without credit');
+    this.credits--;
+    this.observer.onMessage(message);
+  }
+
+  book(title: string): void {
+    this.message(toBinary(book, create(book, { title })));
+  }
+
+  status(code: number, options: Partial<CallStatus> = {}): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.observer.onStatus({ code, details: '', trailers: [], from: 'peer', seenByPeer: 'maybe', ...options });
+  }
+
+  cancel(code: number, details: string): void {
+    if (this.ended || this.cancelled !== undefined) return;
+    this.cancelled = localStatus(code, details, 'maybe');
+    queueMicrotask(() => this.status(code, { details, from: 'local' }));
+  }
+}
+
+/** An edge server over the library's routes and an upstream that `onCall` answers. */
+export async function startEdge(
+  onCall: (call: FakeCall) => void,
+  options: {
+    readonly streamIdleTimeoutMs?: number;
+    readonly timeoutMs?: number;
+    readonly bodyLimitBytes?: number;
+  } = {},
+) {
+  const calls: FakeCall[] = [];
+  const logLines: string[] = [];
+  const log = pino({ level: 'debug' }, { write: (line: string) => void logLines.push(line) });
+  const registry = new Registry();
+  const upstream: Upstream = {
+    timeoutMs: () => options.timeoutMs,
+    start(start, observer) {
+      const call = new FakeCall(start, observer);
+      calls.push(call);
+      return {
+        request: (messages) => {
+          call.credits += messages;
+        },
+        write: (message) => {
+          call.request = message;
+          queueMicrotask(() => onCall(call));
+          return true;
+        },
+        end: () => {},
+        cancel: (code, details) => call.cancel(code, details),
+      };
+    },
+  };
+  const { streamIdleTimeoutMs = 60_000, bodyLimitBytes = 1_048_576 } = options;
+  const { routes } = createPipeline({ descriptors, upstream, streamIdleTimeoutMs, passTraceContext: true });
+  const observer = createHttpObserver({ registry, log, tracing: false });
+  const server = createEdgeServer({
+    host: '127.0.0.1',
+    port: 0,
+    routes,
+    errors: createErrorWriter(descriptors.types),
+    observer,
+    log,
+    bodyLimitBytes,
+    keepAliveTimeoutMs: 75_000,
+  });
+  const port = await server.listen();
+  return {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    calls,
+    logLines,
+    observer,
+    registry,
+    server,
+    [Symbol.asyncDispose]: async () => {
+      const closed = server.close();
+      server.destroy();
+      await closed;
+    },
+  };
+}
+
+/** Waits until it is so, at most 5 s. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  const deadline = performance.now() + 5_000;
+  while (!condition()) {
+    assert.ok(performance.now() < deadline, `waited 5 s for: ${what}`);
+    await sleep(5);
+  }
+}
+
+/** Sends bytes and returns all that comes back until the server closes. */
+export async function exchangeRaw(port: number, text: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1');
+  let received = '';
+  socket.setEncoding('latin1').on('data', (chunk) => {
+    received += chunk;
+  });
+  socket.on('error', () => {});
+  socket.write(text, 'latin1');
+  await once(socket, 'close');
+  return received;
+}

@@ -1,0 +1,27 @@
+import type { Metadata } from '#runtime/call/call.ts';
+import { Code, localStatus } from '#runtime/call/status.ts';
+import { httpStatusOf } from './errors.ts';
+import { type Encoder, type Exchange, sendStatus } from './exchange.ts';
+import { replyHeaders } from './metadata.ts';
+
+/** One reply as one JSON body. Headers and trailers of the call both become headers. */
+export function createUnaryEncoder(exchange: Exchange, writeJson: (message: Uint8Array) => string): Encoder {
+  const { reply } = exchange;
+  let headers: Metadata = [];
+  let body: string | undefined;
+  return {
+    onHeaders(metadata) {
+      headers = metadata;
+    },
+    onMessage(message) {
+      body = writeJson(message);
+      return false;
+    },
+    onEnd(status) {
+      void reply.headers(replyHeaders(status.trailers.length === 0 ? headers : [...headers, ...status.trailers]));
+      if (status.code !== Code.OK) return sendStatus(exchange, status, httpStatusOf(status.code));
+      if (body !== undefined) return void reply.code(200).type('application/json').send(body);
+      sendStatus(exchange, localStatus(Code.INTERNAL, 'OK without a message', 'maybe'), 500);
+    },
+  };
+}

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { after, before, describe, it } from 'node:test';
+import { context, propagation, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import { NodeSDK, type NodeSDKConfiguration } from '@opentelemetry/sdk-node';
+import { pino } from 'pino';
+import { Registry } from 'prom-client';
+import type { Route } from '../transcoding/routes.ts';
+import { createHttpObserver } from './observe.ts';
+
+type SpanProcessor = NonNullable<NodeSDKConfiguration['spanProcessors']>[number];
+type EndedSpan = Parameters<SpanProcessor['onEnd']>[0];
+
+const route = { httpMethod: 'GET', template: { text: '/v1/{a}' } } as Route;
+
+describe('http observer, tracing', () => {
+  const spans: EndedSpan[] = [];
+  const sdk = new NodeSDK({
+    spanProcessors: [
+      {
+        onStart() {},
+        onEnd: (span) => void spans.push(span),
+        forceFlush: async () => {},
+        shutdown: async () => {},
+      },
+    ],
+    instrumentations: [],
+    metricReaders: [],
+    logRecordProcessors: [],
+    resourceDetectors: [],
+  });
+  before(() => sdk.start());
+  after(async () => {
+    await sdk.shutdown();
+    for (const api of [trace, context, propagation]) api.disable();
+  });
+
+  it("gives a request a server span below the client's, and logs within it", async () => {
+    const lines: string[] = [];
+    const mixin = () => ({ trace_id: trace.getActiveSpan()?.spanContext().traceId });
+    const log = pino({ level: 'debug', mixin }, { write: (line: string) => void lines.push(line) });
+    const observer = createHttpObserver({ registry: new Registry(), log, tracing: true });
+    let traceIdOfCall: string | undefined;
+    const server = createServer((request, response) => {
+      const observation = observer.observe(request, response, route, 'id-1');
+      traceIdOfCall = observation.context && trace.getSpanContext(observation.context)?.traceId;
+      response.writeHead(503).end();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const traceId = '0af7651916cd43dd8448eb211c80319c';
+    const reply = await fetch(`http://127.0.0.1:${port}/v1/x?q=1`, {
+      headers: { traceparent: `00-${traceId}-b7ad6b7169203331-01`, connection: 'close' },
+    });
+    assert.equal(reply.status, 503);
+    const closed = once(server, 'close');
+    server.close();
+    await closed;
+    const [span] = spans;
+    assert.ok(span);
+    assert.equal(span.name, 'GET /v1/{a}');
+    assert.equal(span.kind, SpanKind.SERVER);
+    assert.equal(span.parentSpanContext?.spanId, 'b7ad6b7169203331');
+    assert.equal(span.spanContext().traceId, traceId);
+    assert.equal(traceIdOfCall, traceId);
+    assert.equal(span.status.code, SpanStatusCode.ERROR);
+    assert.equal(span.attributes['http.response.status_code'], 503);
+    assert.equal(span.attributes['http.route'], '/v1/{a}');
+    assert.equal(span.attributes['url.path'], '/v1/x');
+    assert.equal(JSON.parse(lines[0] ?? '').trace_id, traceId);
+  });
+});

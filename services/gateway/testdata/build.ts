@@ -1,0 +1,33 @@
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Descriptors, readDescriptors } from '../descriptors.ts';
+
+const buf = join(dirname(createRequire(import.meta.url).resolve('@bufbuild/buf/package.json')), 'bin', 'buf');
+const googleapis = fileURLToPath(new URL('../../../third_party/googleapis', import.meta.url));
+/** `library.proto`, the tests' own service. */
+export const libraryProto = fileURLToPath(new URL('library.proto', import.meta.url));
+
+/** Compiles a `.proto` in a directory for temporary files; the path of its descriptor set there. */
+export function buildDescriptorSet(proto: string, directory: string): string {
+  const sources = join(directory, 'sources');
+  mkdirSync(sources);
+  cpSync(join(googleapis, 'google'), join(sources, 'google'), { recursive: true });
+  cpSync(proto, join(sources, basename(proto)));
+  const path = join(directory, 'set.binpb');
+  execFileSync(process.execPath, [buf, 'build', sources, '-o', path], { stdio: 'pipe' });
+  return path;
+}
+
+/** The descriptors of a `.proto`. */
+export function compileProto(proto: string): Descriptors {
+  const directory = mkdtempSync(join(tmpdir(), 'tandem-descriptors-'));
+  try {
+    return readDescriptors(buildDescriptorSet(proto, directory));
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
