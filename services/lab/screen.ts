@@ -40,7 +40,9 @@ export function createScreen({ stdin, stdout, colour, view, onKey }: ScreenOptio
   let timer: NodeJS.Timeout | undefined;
 
   function draw(): void {
-    const lines = renderScreen(view(), { columns: stdout.columns, rows: stdout.rows, colour });
+    // A terminal that does not tell its size has 0.
+    const size = { columns: stdout.columns || 80, rows: stdout.rows || 24 };
+    const lines = renderScreen(view(), { ...size, colour });
     stdout.write(`\u001b[H${lines.map((line) => `${line}\u001b[K`).join('\r\n')}\u001b[J`);
   }
 
@@ -75,26 +77,31 @@ export function createScreen({ stdin, stdout, colour, view, onKey }: ScreenOptio
 const label = 'replicas  ';
 const gap = '   ';
 
-/** The lines of the screen, none wider than `columns` and no more than `rows`: the last events give way. */
+/** The lines of the screen, none wider than `columns` and no more than `rows`: the first events give way. */
 export function renderScreen(
   view: ScreenView,
   { columns, rows, colour }: { readonly columns: number; readonly rows: number; readonly colour: boolean },
 ): string[] {
   const paint = colour ? paintText : (text: string) => text;
-  const cells = view.replicas.map(({ name, state, share }) => {
+  const replicas = view.replicas.map(({ name, state, share }) => {
     if (state === 'serving') return `${name} ${paint('●', green)} ${`${Math.round(share * 100)}`.padStart(2)} %`;
     return `${name} ${state === 'down' ? paint('✕', red) : paint('○', yellow)} ${state}`;
   });
   const counters = formatCounters(view, view.failed > 0 ? (text) => paint(text, red) : undefined);
-  const thaw = view.replicas.some(({ state }) => state === 'frozen');
+  const frozen = view.replicas.some(({ state }) => state === 'frozen');
+  const keys = ['[k]ill', frozen ? 'thaw [f]' : '[f]reeze', '[+] [-] scale', '[r]oll', '[q]uit'];
+  const replicaLines = flow(label, replicas, gap, columns);
+  const withCounters = `${replicaLines.at(-1)}${gap}${gap}${counters}`;
   const lines = [
-    `${view.url}          admin ${view.adminUrl}`.slice(0, columns),
-    ...wrap(cells, counters, columns),
-    `[k]ill  ${thaw ? 'thaw [f]' : '[f]reeze'}  [+] [-] scale  [r]oll  [q]uit`.slice(0, columns),
+    ...flow('', [view.url, `admin ${view.adminUrl}`], ' '.repeat(10), columns),
+    ...(width(withCounters) <= columns
+      ? [...replicaLines.slice(0, -1), withCounters]
+      : [...replicaLines, ' '.repeat(label.length) + counters]),
+    ...flow('', keys, '  ', columns),
   ];
-  const room = Math.max(0, rows - lines.length - 2);
+  const room = Math.max(0, rows - lines.length - 1);
   const events = room > 0 ? view.events.slice(-room).map((event) => event.slice(0, columns)) : [];
-  return events.length > 0 ? [...lines, '', ...events] : lines;
+  return (events.length > 0 ? [...lines, '', ...events] : lines).slice(0, rows);
 }
 
 /** `sent 1,204   failed 0   retried 0` */
@@ -105,22 +112,19 @@ export function formatCounters(
   return [`sent ${count(sent)}`, paintFailed(`failed ${count(failed)}`), `retried ${count(retried)}`].join(gap);
 }
 
-/** The replicas in as many lines as they need; the counters end the last one, or have one of their own. */
-function wrap(cells: readonly string[], counters: string, columns: number): string[] {
+/** Cells side by side in as many lines as they need; the lines after the first are indented by the label's width. */
+function flow(label: string, cells: readonly string[], gap: string, columns: number): string[] {
   const lines: string[] = [];
-  let line = label;
-  let empty = true;
+  let line = '';
   for (const cell of cells) {
-    if (!empty && width(line) + gap.length + width(cell) > columns) {
+    if (line !== '' && label.length + width(line + gap + cell) > columns) {
       lines.push(line);
-      line = ' '.repeat(label.length);
-      empty = true;
+      line = cell;
+    } else {
+      line = line === '' ? cell : line + gap + cell;
     }
-    line += empty ? cell : gap + cell;
-    empty = false;
   }
-  if (width(line) + 2 * gap.length + width(counters) <= columns) return [...lines, `${line}${gap}${gap}${counters}`];
-  return [...lines, line, ' '.repeat(label.length) + counters];
+  return [...lines, line].map((line, index) => (index === 0 ? label : ' '.repeat(label.length)) + line);
 }
 
 const red = 31;

@@ -2,9 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 const pollMs = 20;
 
-/** Waits until `check` returns something true, and returns it. Throws, with `what`, after `timeoutMs`. */
+/** Waits until `check` returns something true, and returns it. Throws, saying `what`, after `timeoutMs`. */
 export async function eventually<T>(
-  what: string,
+  what: string | (() => string),
   check: () => T | Promise<T>,
   { timeoutMs = 10_000 }: { readonly timeoutMs?: number } = {},
 ): Promise<NonNullable<T>> {
@@ -12,7 +12,8 @@ export async function eventually<T>(
   for (;;) {
     const value = await check();
     if (value) return value;
-    if (performance.now() > deadlineMs) throw new Error(`${what}: not within ${timeoutMs} ms`);
+    if (performance.now() > deadlineMs)
+      throw new Error(`${typeof what === 'string' ? what : what()}: not within ${timeoutMs} ms`);
     await delay(pollMs);
   }
 }
