@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Registry } from 'prom-client';
+import { Code, RpcError } from '../call/status.ts';
+import type { ServerCall } from './handler.ts';
+import { callDurationName, callStartedName } from './observe.ts';
+import { callMethod, eventually, startServer } from './testing.ts';
+
+interface Named {
+  readonly name: string;
+}
+
+const ada = { name: 'Ada' };
+
+async function samplesOf(registry: Registry, name: string, suffix = '') {
+  const metric = (await registry.getMetricsAsJSON()).find((candidate) => candidate.name === name);
+  const values = (metric?.values ?? []) as { labels: Record<string, string>; value: number; metricName?: string }[];
+  return values
+    .filter(({ metricName }) => (metricName ?? name) === `${name}${suffix}`)
+    .map(({ labels, value }) => [labels.grpc_method, labels.grpc_status, value] as const);
+}
+
+test('calls are counted by method and status, as the client saw them end', async () => {
+  await using fixture = await startServer({
+    async SayHello({ name }: Named, call: ServerCall) {
+      if (name === 'abort') throw new RpcError(Code.ABORTED, 'aborted');
+      if (name === 'hang') await new Promise((resolve) => call.signal.addEventListener('abort', resolve));
+      return { message: name };
+    },
+    async *SayHelloStreamReply() {
+      for (;;) yield {};
+    },
+  });
+  const { client, registry, server } = fixture;
+  for (const name of ['Ada', 'Bo', 'abort']) await callMethod(client, 'SayHello', [{ name }]);
+  await callMethod(client, 'SayHello', [{ name: 'hang' }], { deadline: Date.now() + 50 });
+  const stream = client.SayHelloStreamReply(ada);
+  stream.on('error', () => {}).once('data', () => stream.cancel());
+
+  await eventually(() => {
+    const { SayHello, SayHelloStreamReply } = Object.fromEntries(
+      Object.entries(server.counters()).map(([method, counters]) => [
+        method.replace('helloworld.Greeter/', ''),
+        counters,
+      ]),
+    );
+    // The client gives up at its deadline too, and either may come first.
+    assert.equal((SayHello?.failed ?? 0) + (SayHello?.cancelled ?? 0), 2);
+    assert.equal(SayHello?.started, 4);
+    assert.equal(SayHello?.ok, 2);
+    assert.deepEqual(SayHelloStreamReply, { started: 1, ok: 0, failed: 0, cancelled: 1 });
+  });
+  assert.deepEqual(
+    (await samplesOf(registry, callStartedName)).filter(([, , value]) => value > 0),
+    [
+      ['helloworld.Greeter/SayHello', undefined, 4],
+      ['helloworld.Greeter/SayHelloStreamReply', undefined, 1],
+    ],
+  );
+  const ended = await samplesOf(registry, callDurationName, '_count');
+  const find = (status: string) =>
+    ended.filter((sample) => sample[1] === status).map(([method, , value]) => [method, value]);
+  assert.deepEqual(find('OK'), [['helloworld.Greeter/SayHello', 2]]);
+  assert.deepEqual(find('ABORTED'), [['helloworld.Greeter/SayHello', 1]]);
+});
+
+test('a request that grpc-js refuses itself is counted with the status that it sent', async () => {
+  await using fixture = await startServer({}, { maxMessageBytes: 100 });
+  const garbage = Buffer.from([0xff]);
+  const send = (bytes: Buffer) =>
+    new Promise<number>((resolve) => {
+      const identity = (value: Buffer) => value;
+      fixture.client.makeUnaryRequest('/helloworld.Greeter/SayHello', identity, identity, bytes, (error) =>
+        resolve(error?.code ?? Code.OK),
+      );
+    });
+  assert.equal(await send(garbage), Code.INTERNAL);
+  assert.equal(await send(Buffer.alloc(200)), Code.RESOURCE_EXHAUSTED);
+  await eventually(async () => {
+    const ended = await samplesOf(fixture.registry, callDurationName, '_count');
+    assert.deepEqual(Object.fromEntries(ended.map(([, status, value]) => [status, value])), {
+      INTERNAL: 1,
+      RESOURCE_EXHAUSTED: 1,
+    });
+  });
+});
+
+test('a method that does not exist leaves no trace in the metrics', async () => {
+  await using fixture = await startServer({});
+  const identity = (value: Buffer) => value;
+  const code = await new Promise<number | undefined>((resolve) => {
+    const path = '/helloworld.Greeter/Made-up';
+    fixture.client.makeUnaryRequest(path, identity, identity, Buffer.alloc(0), (error) => resolve(error?.code));
+  });
+  assert.equal(code, Code.UNIMPLEMENTED);
+  assert.doesNotMatch(await fixture.registry.metrics(), /Made-up/);
+  assert.deepEqual(fixture.server.counters(), {});
+});
