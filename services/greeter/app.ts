@@ -1,0 +1,33 @@
+import { readFileSync } from 'node:fs';
+import { type Admin, createAdmin } from '#runtime/process/admin.ts';
+import type { Program } from '#runtime/process/lifecycle.ts';
+import type { Logger } from '#runtime/process/log.ts';
+import { createMetrics } from '#runtime/process/metrics.ts';
+import { createServer } from '#runtime/server/server.ts';
+import type { GreeterConfig } from './config.ts';
+import { greeter } from './greeter.ts';
+
+const descriptors = new URL('../../proto/descriptors.binpb', import.meta.url);
+
+/** Builds the greeter. Nothing listens before it is run. */
+export function createApp(config: GreeterConfig, log: Logger): { readonly program: Program; readonly admin: Admin } {
+  const registry = createMetrics({ service: 'greeter' });
+  const admin = createAdmin({ host: config.host, port: config.adminPort, registry, log });
+  const { start, ...server } = createServer({
+    ...config,
+    descriptors: readFileSync(descriptors),
+    services: { 'helloworld.Greeter': greeter },
+    registry,
+    log,
+  });
+  return {
+    admin,
+    program: {
+      ...server,
+      async start() {
+        const port = await start();
+        log.info({ port, adminPort: admin.port }, 'serving');
+      },
+    },
+  };
+}
