@@ -21,7 +21,7 @@ export interface Reply {
 /** Calls a method that answers with one message. Rejects with an `RpcError`. */
 export async function invokeUnary(caller: Caller, options: InvokeOptions, request: Uint8Array): Promise<Reply> {
   const stream = invokeStream(caller, options);
-  stream.write(request, true);
+  void stream.write(request, true);
   let message: Uint8Array | undefined;
   for await (const received of stream) message = received;
   if (message === undefined) throw new RpcError(Code.INTERNAL, `${options.method.path} answered without a message`);

@@ -148,7 +148,7 @@ test('follows a file: new replicas get calls, those that stay keep their connect
     startPeer(t, replyWith('hi')),
     startPeer(t, replyWith('hi')),
   ]);
-  const [leaver, stayer, newcomer] = peers as [Peer, Peer, Peer];
+  const [leaver, stayer, newcomer] = peers;
   const file = await endpointsFile(t, [leaver, stayer]);
   const channel = openChannel(t, { target: pathToFileURL(file.path).href });
   await readyConnections(channel, 2);

@@ -11,18 +11,20 @@ const bestFirst: readonly ConnectionState[] = ['READY', 'CONNECTING', 'IDLE', 'T
 
 class ConnectionGroup implements Connection {
   readonly endpoint: Endpoint;
+  private readonly first: Connection;
   private readonly members: readonly Connection[];
   private lastState: ConnectionState = 'IDLE';
 
   constructor(transport: Transport, size: number, endpoint: Endpoint, onState: (state: ConnectionState) => void) {
     this.endpoint = endpoint;
-    this.members = Array.from({ length: size }, () =>
+    const connect = () =>
       transport(endpoint, () => {
         if (this.state === this.lastState) return;
         this.lastState = this.state;
         onState(this.lastState);
-      }),
-    );
+      });
+    this.first = connect();
+    this.members = [this.first, ...Array.from({ length: size - 1 }, connect)];
   }
 
   get state(): ConnectionState {
@@ -44,7 +46,7 @@ class ConnectionGroup implements Connection {
       if (best === undefined || member.inFlight < best.inFlight) best = member;
     }
     // The group was picked as ready a moment ago: the first member says what has become of it.
-    return (best ?? (this.members[0] as Connection)).start(start, observer);
+    return (best ?? this.first).start(start, observer);
   }
 
   close(graceMs: number): void {

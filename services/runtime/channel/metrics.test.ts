@@ -51,10 +51,11 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
 
   const value = async (name: string, labels: Record<string, string>): Promise<number | undefined> => {
     const found = await registry.getSingleMetric(name)?.get();
-    return (found?.values as { value: number; labels: Record<string, string>; metricName?: string }[]).find(
+    const values = (found?.values ?? []) as { value: number; labels: Record<string, string>; metricName?: string }[];
+    return values.find(
       (candidate) =>
         Object.entries(labels).every(([key, wanted]) => candidate.labels[key] === wanted) &&
-        (candidate.metricName ?? `${name}_count`).endsWith('_count'),
+        (candidate.metricName ?? '_count').endsWith('_count'),
     )?.value;
   };
   const method = { grpc_method: 'helloworld.Greeter/SayHello', grpc_target: target };

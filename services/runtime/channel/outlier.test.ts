@@ -22,7 +22,7 @@ const lostConnection = { code: Code.UNAVAILABLE, from: 'local' } as const;
 const timedOut = { code: Code.DEADLINE_EXCEEDED, from: 'local' } as const;
 
 /** A detector over `a`, `b`, `c` with a clock that the test moves: its rules are about seconds and minutes. */
-function setUp(t: TestContext, detection: OutlierDetectionConfig | undefined = undefined) {
+function setUp(t: TestContext, detection?: OutlierDetectionConfig) {
   t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
   let nowMs = 0;
   t.mock.method(performance, 'now', () => nowMs);
