@@ -27,16 +27,19 @@ check: installed ## types, lint, format, import rules, the contract and its desc
 	buf lint
 	@$(BUF_PROTO) -o - | cmp - proto/descriptors.binpb || { echo 'proto/descriptors.binpb is not what the .proto files say: make proto' >&2; exit 1; }
 	@$(BUF_GOOGLE) -o - | cmp - services/gateway/google.binpb || { echo 'services/gateway/google.binpb is not what third_party says: make proto' >&2; exit 1; }
+	@$(BUF_HEALTH) -o - | cmp - services/runtime/server/health.binpb || { echo 'services/runtime/server/health.binpb is not what grpc-health-check says: make proto' >&2; exit 1; }
 
 format: installed ## format the code
 	biome format --write .
 
 BUF_PROTO := buf build proto --as-file-descriptor-set
 BUF_GOOGLE := buf build third_party/googleapis --as-file-descriptor-set --exclude-source-info
+BUF_HEALTH := buf build node_modules/grpc-health-check/proto --as-file-descriptor-set --exclude-source-info
 
 proto: installed ## rebuild the descriptors from the .proto files
 	$(BUF_PROTO) -o proto/descriptors.binpb
 	$(BUF_GOOGLE) -o services/gateway/google.binpb
+	$(BUF_HEALTH) -o services/runtime/server/health.binpb
 
 clean: ## remove what was installed
 	rm -rf node_modules

@@ -16,7 +16,7 @@ suite('reflection, as grpcurl uses it', { skip }, () => {
     await using fixture = await startServer({});
     const grpcurl = async (...args: string[]) =>
       (await run('grpcurl', ['-plaintext', `127.0.0.1:${fixture.port}`, ...args])).stdout;
-    assert.equal(await grpcurl('list'), 'helloworld.Greeter\n');
+    assert.equal(await grpcurl('list'), 'grpc.health.v1.Health\nhelloworld.Greeter\n');
     const service = await grpcurl('describe', 'helloworld.Greeter');
     assert.match(service, /\/\/ Greets one name\.\n\s+rpc SayHello \( \.helloworld\.HelloRequest \)/);
     assert.match(service, /option idempotency_level = NO_SIDE_EFFECTS;/);
