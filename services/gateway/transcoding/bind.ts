@@ -9,7 +9,8 @@ import {
 } from '@bufbuild/protobuf';
 import { badRequest, type FieldViolation } from '#runtime/call/details.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
-import { fieldsOf, isSingleValue, mergeJson, parseJson } from './json.ts';
+import { fieldsOf, isSingleValue } from './fields.ts';
+import { mergeJson, parseJson } from './json.ts';
 import { captureVariable, type Variable } from './path-template.ts';
 import type { Route } from './routes.ts';
 
