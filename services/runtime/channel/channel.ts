@@ -7,16 +7,19 @@ import type { ChannelEvent, ChannelListener } from './events.ts';
 import { createLeastRequestPicker } from './picker/least-request.ts';
 import { createRoundRobinPicker } from './picker/round-robin.ts';
 import { createPriority } from './priority.ts';
+import type { KubernetesAccess } from './resolver/kubernetes.ts';
 import { type LoadBalancingConfig, methodConfig, parseServiceConfig, type ServiceConfig } from './service-config.ts';
 import { parseTarget } from './target.ts';
 import { createGrpcJsTransport } from './transport/grpc-js.ts';
 
 export interface ChannelOptions {
   /**
-   * `dns:///name:port`, `ipv4:address:port,…`, `ipv6:[address]:port,…` or `file:///path`. Of several, the first that is
-   * READY takes the calls; the others are its backups, in order.
+   * `dns:///name:port`, `kubernetes:///service.namespace:port`, `ipv4:address:port,…`, `ipv6:[address]:port,…` or
+   * `file:///path`. Of several, the first that is READY takes the calls; the others are its backups, in order.
    */
   readonly target: string | readonly string[];
+  /** For `kubernetes:///` targets, such as `inClusterAccess(process.env)`. Defaults to none. */
+  readonly kubernetes?: KubernetesAccess | undefined;
   /** From `parseServiceConfig`. Defaults to `round_robin` with no retries and no health checks. */
   readonly serviceConfig?: ServiceConfig;
   /** Connections to each replica. Defaults to 1. */
@@ -61,13 +64,13 @@ export interface ChannelSnapshot {
 
 const defaultServiceConfig = parseServiceConfig({});
 
-/** @throws Error if a target cannot be read. */
+/** @throws Error if a target cannot be read, or is in a cluster that cannot be reached from here. */
 export function createChannel(options: ChannelOptions): Channel {
   const { onEvent = () => {}, serviceConfig = defaultServiceConfig } = options;
   const stateListeners = new Set<(state: ConnectionState) => void>();
   const budget = createBudget(serviceConfig.retryThrottling);
   const targets = [options.target].flat().map((text) => {
-    const target = parseTarget(text);
+    const target = parseTarget(text, options.kubernetes);
     const resolver = target.createResolver();
     const endpoints = createEndpointSet({
       target: text,
