@@ -21,7 +21,7 @@ const cases = [
     args: ['--port', 'http', '--drain-grace'],
     problems: [
       '--port "http" must be an integer from 0 to 65535',
-      'TARGET: target "localhost" must begin with dns:///, file:///, ipv4: or ipv6:',
+      'TARGET: target "localhost" must begin with dns:///',
       'SERVICE_CONFIG: loadBalancingConfig',
       'SERVICE_CONFIG: retry',
       '--drain-grace needs a value',

@@ -19,8 +19,10 @@ interface Process {
 }
 
 interface RunningLab {
-  /** What is said while it starts: the first line that matches. */
+  /** Waits until what it wrote so far matches. */
   says(pattern: RegExp): Promise<RegExpExecArray>;
+  /** All that it wrote so far, without colours and such. */
+  output(): string;
   write(keys: string): void;
   /** Its own process and all that it started. */
   processes(): Promise<Process[]>;
@@ -34,9 +36,10 @@ function startCommand(t: TestContext, file: string, args: readonly string[], env
   const ports = { PORT: '0', ADMIN_PORT: '0', GREETER_PORT: '0' };
   const child = spawn(file, args, { env: { PATH, HOME, ...ports, ...env }, stdio: ['pipe', 'pipe', 'inherit'] });
   const root = child.pid ?? 0;
-  let output = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
+  let written = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (written += chunk));
   child.stdin.on('error', () => {}); // it has gone
+  const output = () => stripVTControlCharacters(written);
   const ended = once(child, 'close').then(([code, signal]) => (code ?? signal) as number | NodeJS.Signals);
 
   async function processes(): Promise<Process[]> {
@@ -53,14 +56,11 @@ function startCommand(t: TestContext, file: string, args: readonly string[], env
     for (const { pid } of await processes()) if (isRunning(pid)) process.kill(pid, 'SIGKILL');
   });
   return {
-    says: (pattern) =>
-      eventually(
-        () => `${pattern} in ${JSON.stringify(output.slice(-2_000))}`,
-        () => pattern.exec(stripVTControlCharacters(output)),
-        {
-          timeoutMs: 20_000,
-        },
-      ),
+    says(pattern) {
+      const what = () => `${pattern} in ${JSON.stringify(output().slice(-2_000))}`;
+      return eventually(what, () => pattern.exec(output()), { timeoutMs: 20_000 });
+    },
+    output,
     write: (keys) => child.stdin.write(keys),
     processes,
     ended,
@@ -167,11 +167,14 @@ test('shows the live screen on a terminal, obeys its keys, and gives the termina
   await lab.says(/scaled to 3/);
   lab.write('-r');
   await lab.says(/rolled\b/);
+  assert.doesNotMatch(lab.output(), /failed [1-9]/);
   lab.write('f');
   await lab.says(/ ○ frozen/);
+  lab.write('f');
+  await lab.says(/ thawed/);
   const processes = await lab.processes();
   lab.write('q');
-  await lab.says(/sent \d+   failed 0   retried \d+\s+exit 0\s+icanon\s*$/);
+  await lab.says(/sent \d+   failed \d+   retried \d+\s+exit 0\s+icanon\s*$/);
   assert.equal(await lab.ended, 0);
   await nothingIsLeft(processes);
 });
