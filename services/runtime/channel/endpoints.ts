@@ -199,18 +199,19 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
     },
     update(endpoints) {
       if (closed) return;
+      const first = !resolved;
       resolved = true;
       resolvedAtMs = performance.now();
       resolverError = undefined;
       const wanted = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]));
-      onEvent({ type: 'endpoints', endpointIds: [...wanted.keys()] });
-      for (const subchannel of subchannels.values()) {
-        const endpoint = wanted.get(subchannel.endpoint.id);
-        if (endpoint === undefined || !sameAddresses(endpoint, subchannel.endpoint)) {
-          remove(subchannel, Number.POSITIVE_INFINITY);
-        }
-      }
-      for (const endpoint of wanted.values()) if (!subchannels.has(endpoint.id)) add(endpoint);
+      const gone = [...subchannels.values()].filter(
+        ({ endpoint }) => !sameAddresses(endpoint, wanted.get(endpoint.id)),
+      );
+      for (const subchannel of gone) remove(subchannel, Number.POSITIVE_INFINITY);
+      const added = [...wanted.values()].filter(({ id }) => !subchannels.has(id));
+      for (const endpoint of added) add(endpoint);
+      // Resolvers repeat themselves: only what changed is an event.
+      if (first || gone.length + added.length > 0) onEvent({ type: 'endpoints', endpointIds: [...wanted.keys()] });
       rebuild();
     },
     fail(error) {
@@ -265,8 +266,8 @@ function isServing({ connection, health }: Subchannel): boolean {
   return connection.state === 'READY' && health === 'serving';
 }
 
-function sameAddresses(a: Endpoint, b: Endpoint): boolean {
+function sameAddresses(a: Endpoint, b: Endpoint | undefined): boolean {
   return (
-    a.addresses.length === b.addresses.length && a.addresses.every((address, index) => address === b.addresses[index])
+    a.addresses.length === b?.addresses.length && a.addresses.every((address, index) => address === b.addresses[index])
   );
 }
