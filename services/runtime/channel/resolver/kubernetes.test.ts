@@ -266,7 +266,7 @@ test('does not wait for a server that takes requests and says nothing', async (t
 test('says what the API server refuses, and asks again', async (t) => {
   const server = await startServer(t);
   server.setSlices([pods(1)]);
-  server.failWith({ code: 403, reason: 'Forbidden', message: `serviceaccount may not list ${'x'.repeat(1_000)}` });
+  server.failWith({ code: 403, reason: 'Forbidden', message: `serviceaccount\n may not list ${'x'.repeat(1_000)}` });
   const resolved = resolve(t, server);
   await until(() => resolved.errors.length === 1 && server.countOf('list') > 2);
   assert.match(
@@ -326,6 +326,7 @@ test('lists anew after an event that makes no sense, or has no end', async (t) =
     /^cannot watch .*: metadata\.name: Invalid/,
   );
   await problem(() => server.sendRaw('x'.repeat(9 * 1024 * 1024)), /an event is larger than 8388608 bytes$/);
+  await problem(() => server.breakFraming(), /^cannot watch /);
   await problem(() => {
     server.sendRaw('{"type":');
     server.endWatches();
@@ -402,6 +403,14 @@ test('stop() closes the connection at once and calls nobody any more', async (t)
   await settled(() => resolved.lists.length + resolved.errors.length);
   assert.deepEqual([resolved.lists, resolved.errors], [['1'], []]);
 
+  server.failWith({ code: 403, reason: 'Forbidden', message: 'no' });
+  const refused = resolve(t, server, { initialBackoffMs: 60_000, maxBackoffMs: 60_000 });
+  await until(() => refused.errors.length === 1);
+  assert.equal(server.openSockets, 1, 'it is kept for the next request');
+  refused.resolver.stop();
+  await until(() => server.openSockets === 0);
+
+  server.failWith();
   server.stopAnswering();
   for (const step of ['before it connects', 'before it is answered']) {
     const requests = server.requests.length;

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import http, { type IncomingMessage, STATUS_CODES } from 'node:http';
@@ -252,19 +253,18 @@ function createApi(access: KubernetesAccess, answerTimeoutMs: number, signal: Ab
       'user-agent': 'tandem',
       ...(token === undefined ? {} : { authorization: `Bearer ${token.trim()}` }),
     };
-    return new Promise((resolve, reject) => {
-      const sent = request(`${server}${path}`, { agent, headers, signal, ...(ca === undefined ? {} : { ca }) });
-      const noAnswer = () => sent.destroy(new Error(`no answer within ${answerTimeoutMs} ms`));
-      const timer = setTimeout(noAnswer, answerTimeoutMs).unref();
-      sent.on('socket', (socket) => socket.unref());
-      sent.on('close', () => clearTimeout(timer));
-      sent.on('error', reject);
-      sent.on('response', (response) => {
-        clearTimeout(timer);
-        resolve(response);
-      });
-      sent.end();
-    });
+    const sent = request(`${server}${path}`, { agent, headers, signal, ...(ca === undefined ? {} : { ca }) });
+    sent.on('socket', (socket) => socket.unref());
+    sent.on('error', () => {}); // What happens after the response, the response tells.
+    sent.end();
+    const noAnswer = () => sent.destroy(new Error(`no answer within ${answerTimeoutMs} ms`));
+    const timer = setTimeout(noAnswer, answerTimeoutMs).unref();
+    try {
+      const [response] = (await once(sent, 'response')) as [IncomingMessage];
+      return response;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async function* get(path: string, silenceTimeoutMs: number): AsyncGenerator<Buffer, void, undefined> {
@@ -331,7 +331,8 @@ async function* lines(body: AsyncIterable<Buffer>, maxBytes: number): AsyncGener
 
 function statusError(code: number, path: string, message: string, tokenFile?: string): Error {
   const hint = code === 401 && tokenFile !== undefined ? ` (token from ${tokenFile})` : '';
-  const short = message.length > maxErrorLength ? `${message.slice(0, maxErrorLength)}…` : message;
+  const line = message.replace(/\s+/g, ' ').trim();
+  const short = line.length > maxErrorLength ? `${line.slice(0, maxErrorLength)}…` : line;
   const text = `${code} ${STATUS_CODES[code] ?? ''} for ${path}${hint}: ${short}`;
   return code === 410 ? new GoneError(text) : new Error(text);
 }

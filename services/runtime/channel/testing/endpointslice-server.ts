@@ -177,6 +177,11 @@ export class EndpointSliceServer {
     for (const { response } of this.watches) response.write(text);
   }
 
+  /** Sends bytes to the watches that are no HTTP. */
+  breakFraming(): void {
+    for (const { response } of this.watches) response.socket?.write('no chunk\r\n');
+  }
+
   /** Says nothing more on the watches there are, as when a connection is half open. */
   silence(): void {
     this.watches.clear();
@@ -192,10 +197,10 @@ export class EndpointSliceServer {
     this.answering = true;
   }
 
-  /** Cuts every connection. */
+  /** Resets every connection. */
   cut(): void {
     this.watches.clear();
-    for (const socket of this.sockets) socket.destroy();
+    for (const socket of this.sockets) socket.resetAndDestroy();
   }
 
   /** Answers each request with this `Status`, until called without one. */
