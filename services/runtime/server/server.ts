@@ -13,6 +13,8 @@ import { addReflection } from './reflection.ts';
 
 /** How long `force()` lets the last statuses reach their clients before it closes the connections. */
 const forceFlushMs = 250;
+/** As long as a timer takes: when it is over grpc-js (1.14) also ends the connections made since. */
+const goawayGraceMs = 2 ** 31 - 1;
 
 export interface ServerOptions {
   /** A `google.protobuf.FileDescriptorSet` with the services and all that they import, as `buf build` writes it. */
@@ -43,7 +45,11 @@ export interface ServerOptions {
 export interface Server {
   /** Listens; resolves with the bound port. Rejects with the error of the bind. */
   start(): Promise<number>;
-  /** Health turns NOT_SERVING, and whoever watches it hears so. Serves on. */
+  /** What health says of everything but liveness, and who watches it hears so. Serves on. No effect once draining. */
+  setServing(serving: boolean): void;
+  /** Sends GOAWAY on each connection: calls in flight go on, and clients connect anew for the next ones. */
+  sendGoaway(): void;
+  /** Health turns NOT_SERVING for good, and whoever watches it hears so. Serves on. */
   drain(): void;
   /** Closes the listener and takes no further call; resolves once those in flight have ended. */
   finish(): Promise<void>;
@@ -61,6 +67,7 @@ export function createServer(options: ServerOptions): Server {
   const paths: string[] = [];
   /** Calls in flight. */
   const live = new Set<grpc.ServerInterceptingCallInterface>();
+  let draining = false;
 
   const server = new grpc.Server({
     'grpc.max_connection_age_ms': options.maxConnectionAgeMs ?? 300_000,
@@ -148,7 +155,14 @@ export function createServer(options: ServerOptions): Server {
       await once(listener, 'listening');
       return (listener.address() as AddressInfo).port;
     },
+    setServing(serving) {
+      if (!draining) health.setServing(serving);
+    },
+    sendGoaway() {
+      connections.drain(goawayGraceMs);
+    },
     drain() {
+      draining = true;
       health.setServing(false);
     },
     async finish() {
