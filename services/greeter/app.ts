@@ -5,6 +5,7 @@ import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
 import { createServer } from '#runtime/server/server.ts';
 import type { GreeterConfig } from './config.ts';
+import { createFaults } from './faults.ts';
 import { greeter } from './greeter.ts';
 
 const descriptors = new URL('../../proto/descriptors.binpb', import.meta.url);
@@ -12,11 +13,12 @@ const descriptors = new URL('../../proto/descriptors.binpb', import.meta.url);
 /** Builds the greeter. Nothing listens before it is run. */
 export function createApp(config: GreeterConfig, log: Logger): { readonly program: Program; readonly admin: Admin } {
   const registry = createMetrics({ service: 'greeter' });
-  const admin = createAdmin({ host: config.host, port: config.adminPort, registry, log });
-  const { start, ...server } = createServer({
+  const faults = config.faults === 'enabled' ? createFaults({ log, server: () => server }) : undefined;
+  const admin = createAdmin({ host: config.host, port: config.adminPort, registry, routes: faults?.routes ?? {}, log });
+  const server = createServer({
     ...config,
     descriptors: readFileSync(descriptors),
-    services: { 'helloworld.Greeter': greeter },
+    services: { 'helloworld.Greeter': faults?.wrap(greeter) ?? greeter },
     registry,
     log,
   });
@@ -25,7 +27,8 @@ export function createApp(config: GreeterConfig, log: Logger): { readonly progra
     program: {
       ...server,
       async start() {
-        const port = await start();
+        const port = await server.start();
+        if (faults !== undefined) log.warn('faults can be injected through the admin port');
         log.info({ port, adminPort: admin.port }, 'serving');
       },
     },

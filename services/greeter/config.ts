@@ -1,4 +1,4 @@
-import { type Config, durationMs, port, processSettings, type Settings } from '#runtime/process/config.ts';
+import { type Config, durationMs, oneOf, port, processSettings, type Settings } from '#runtime/process/config.ts';
 
 const maxAge = durationMs({ min: 1_000, max: 86_400_000 });
 
@@ -16,6 +16,12 @@ export const settings = {
     help: 'how long the calls of such a connection may still take (5m)',
     default: 300_000,
     schema: maxAge,
+  },
+  faults: {
+    env: 'FAULTS',
+    help: 'enabled lets tests inject faults through the admin port (disabled)',
+    default: 'disabled',
+    schema: oneOf(['disabled', 'enabled']),
   },
   ...processSettings,
 } satisfies Settings;
