@@ -184,7 +184,7 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
 
   function describe(): string {
     if (!resolved) return resolverError?.message ?? 'the resolver has not answered';
-    if (subchannels.size === 0) return 'there are 0 endpoints';
+    if (subchannels.size === 0) return `there are 0 endpoints${resolverError ? `: ${resolverError.message}` : ''}`;
     const reasons = [...subchannels.values()].slice(0, 5).map(({ endpoint, connection, health }) => {
       const why = connection.state === 'READY' ? `health is ${health}` : connection.lastError || connection.state;
       return `${endpoint.id}: ${why}`;
