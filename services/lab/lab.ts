@@ -1,4 +1,5 @@
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -57,6 +58,8 @@ export interface LabPorts {
 
 const greeterEntry = fileURLToPath(new URL('../greeter/main.ts', import.meta.url));
 const gatewayEntry = fileURLToPath(new URL('../gateway/main.ts', import.meta.url));
+/** Where the programs keep their compiled code between starts, which saves a third of the work of a start. */
+const compileCache = fileURLToPath(new URL('../../node_modules/.cache/compiled', import.meta.url));
 const anyPorts: LabPorts = { gateway: 0, admin: 0, greeter: 0 };
 const defaultStopGraceMs = 25_000;
 
@@ -79,7 +82,14 @@ export function createLab(options: LabOptions): Lab {
         const child = startChild({
           name,
           entry,
-          env: { ...options.env, HOST: '127.0.0.1', LOG_FORMAT: 'json', POD_NAME: name, ...env },
+          env: {
+            NODE_COMPILE_CACHE: compileCache,
+            ...options.env,
+            HOST: '127.0.0.1',
+            LOG_FORMAT: 'json',
+            POD_NAME: name,
+            ...env,
+          },
           onLine: (line) => options.onLine?.(name, line),
         });
         reaper.watch(child.pid);
@@ -167,9 +177,10 @@ export function createLab(options: LabOptions): Lab {
 
   return {
     async start() {
-      directory = await mkdtemp(join(tmpdir(), 'tandem-lab-'));
+      // All in one go, so that a stop that comes meanwhile finds everything there is to stop.
+      directory = mkdtempSync(join(tmpdir(), 'tandem-lab-'));
       endpointsFile = join(directory, 'endpoints.json');
-      await writeEndpoints();
+      writeFileSync(endpointsFile, '[]');
       reaper.start();
       for (let index = 0; index < (options.gateways ?? 1); index += 1) gateways.push(createGateway(index));
       const starts = gateways.map((gateway) => gateway.start());
