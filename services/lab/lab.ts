@@ -1,5 +1,5 @@
 import { mkdtempSync, writeFileSync } from 'node:fs';
-import { rename, rm, writeFile } from 'node:fs/promises';
+import { rename, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -169,9 +169,7 @@ export function createLab(options: LabOptions): Lab {
     await Promise.all(gateways.map((gateway) => gateway.stop(stopGraceMs)));
     await Promise.all(replicas().map((replica) => remove(replica, 'SIGTERM')));
     await writing;
-    const used = directory;
     directory = '';
-    await rm(used, { recursive: true, force: true });
     await reaper.stop();
   }
 
@@ -181,7 +179,7 @@ export function createLab(options: LabOptions): Lab {
       directory = mkdtempSync(join(tmpdir(), 'tandem-lab-'));
       endpointsFile = join(directory, 'endpoints.json');
       writeFileSync(endpointsFile, '[]');
-      reaper.start();
+      reaper.start(directory);
       for (let index = 0; index < (options.gateways ?? 1); index += 1) gateways.push(createGateway(index));
       const starts = gateways.map((gateway) => gateway.start());
       for (let count = 0; count < options.replicas; count += 1) starts.push(add());

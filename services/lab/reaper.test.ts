@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { createReaper } from './reaper.ts';
@@ -9,12 +12,20 @@ function startSleeper(): ChildProcess {
   return spawn('sleep', ['60'], { stdio: 'ignore' });
 }
 
-test('lets go of what it watched when it is stopped', async () => {
+function makeDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'tandem-test-'));
+  writeFileSync(join(directory, 'file'), '');
+  return directory;
+}
+
+test('lets go of what it watched when it is stopped, and removes its directory', async () => {
   const sleeper = startSleeper();
+  const directory = makeDirectory();
   const reaper = createReaper();
-  reaper.start();
+  reaper.start(directory);
   reaper.watch(sleeper.pid ?? 0);
   await reaper.stop();
+  assert.equal(existsSync(directory), false);
   assert.equal(sleeper.exitCode, null);
   sleeper.kill();
   assert.deepEqual(await once(sleeper, 'exit'), [null, 'SIGTERM']);
@@ -23,10 +34,11 @@ test('lets go of what it watched when it is stopped', async () => {
 test('kills what it watches, frozen or not, when its owner is killed', async () => {
   const [watched, frozen, forgotten] = [startSleeper(), startSleeper(), startSleeper()];
   frozen.kill('SIGSTOP');
+  const directory = makeDirectory();
   const script = `
     const { createReaper } = await import(${JSON.stringify(fileURLToPath(new URL('reaper.ts', import.meta.url)))});
     const reaper = createReaper();
-    reaper.start();
+    reaper.start(${JSON.stringify(directory)});
     for (const pid of [${watched.pid}, ${frozen.pid}, ${forgotten.pid}]) reaper.watch(pid);
     reaper.forget(${forgotten.pid});
     setImmediate(() => process.kill(process.pid, 'SIGKILL'));`;

@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-/** Ends what the lab has started once the lab is gone, however it went: a SIGKILL or a crash runs no code of its own. */
+/** Clears up after the lab once it is gone, however it went: a SIGKILL or a crash runs no code of its own. */
 export interface Reaper {
-  start(): void;
+  /** `directory` is removed in the end, even after `stop`. */
+  start(directory: string): void;
   watch(pid: number): void;
   forget(pid: number): void;
-  /** Lets go of everything. */
+  /** Lets go of the processes. */
   stop(): Promise<void>;
 }
 
@@ -14,7 +15,8 @@ export interface Reaper {
  * A shell that keeps the last line it was sent, the process ids, and kills them when its standard input ends. It works
  * wherever there is a POSIX shell, and needs nothing of the programs. It is deaf to the signals of a terminal.
  */
-const script = `trap '' INT TERM HUP; while read -r line; do pids=$line; done; [ -z "$pids" ] || kill -9 $pids`;
+const script = `trap '' INT TERM HUP; while read -r line; do pids=$line; done
+[ -z "$pids" ] || kill -9 $pids; rm -rf -- "$1"`;
 
 export function createReaper(): Reaper {
   const pids = new Set<number>();
@@ -25,8 +27,8 @@ export function createReaper(): Reaper {
   }
 
   return {
-    start() {
-      shell = spawnShell();
+    start(directory) {
+      shell = spawnShell(directory);
       shell.stdin.on('error', () => {}); // the shell was killed: its children are the lab's to stop, as always
     },
     watch(pid) {
@@ -49,6 +51,6 @@ export function createReaper(): Reaper {
   };
 }
 
-function spawnShell() {
-  return spawn('/bin/sh', ['-c', script], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+function spawnShell(directory: string) {
+  return spawn('/bin/sh', ['-c', script, 'reaper', directory], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
 }
