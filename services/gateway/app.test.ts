@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import * as grpc from '@grpc/grpc-js';
+import type { ChannelSnapshot } from '#runtime/channel/channel.ts';
 import { until } from './edge/testing.ts';
 import { buildDescriptorSet, libraryProto } from './testdata/build.ts';
 
@@ -154,6 +155,38 @@ describe('gateway', () => {
     assert.equal(gateway.stderr(), '');
   });
 
+  it('calls the backup while the primary is away, and shows its channel on the admin port', async () => {
+    using library = await startLibrary();
+    const away = 'ipv4:127.0.0.1:1';
+    await using gateway = startGateway(['--descriptors', descriptors], { TARGET: `${away} ${library.target}` });
+    const { url, admin } = await gateway.serving();
+    const reply = await fetch(`${url}/library.v1.Library/Echo`, { method: 'POST' });
+    assert.equal(reply.status, 200);
+    assert.equal(gateway.logged('calls go to a backup target')?.['active'], library.target);
+    const shown = await fetch(`${admin}/introspection/channel`);
+    assert.equal(shown.headers.get('content-type'), 'application/json');
+    const text = await shown.text();
+    const snapshot = JSON.parse(text) as ChannelSnapshot;
+    assert.equal(text, `${JSON.stringify(snapshot, null, 2)}\n`);
+    const { state, policy, activePriority, targets, retryBudget } = snapshot;
+    assert.deepEqual(
+      { state, policy, activePriority, retryBudget },
+      {
+        state: 'READY',
+        policy: 'round_robin',
+        activePriority: 1,
+        retryBudget: { tokens: 200, maxTokens: 200, allows: true },
+      },
+    );
+    assert.deepEqual(
+      targets.map(({ target, endpoints }) => [target, endpoints.map(({ picks, failures }) => [picks, failures])]),
+      [
+        [away, [[0, 0]]],
+        [library.target, [[1, 0]]],
+      ],
+    );
+  });
+
   it('is ready without its upstream once it has waited, and then answers 503', async () => {
     await using gateway = startGateway(['--descriptors', descriptors, '--target', 'ipv4:127.0.0.1:1'], {
       STARTUP_WAIT: '1s',
@@ -175,7 +208,15 @@ describe('gateway', () => {
       [/DESCRIPTORS \/nowhere\/x\.binpb cannot be read: ENOENT/],
     ],
     ['a file that is no descriptor set', ['--descriptors', entry], [/is not a descriptor set/]],
-    ['a bad target', ['--target', 'zookeeper:x'], [/--target: .*must begin with dns:\/\/\//]],
+    [
+      'bad targets',
+      ['--target', 'zookeeper:x dns:///b:1 dns:///c dns:///b:1'],
+      [
+        /--target: target "zookeeper:x" must begin with dns:\/\/\//,
+        /"dns:\/\/\/c" must be dns/,
+        /"dns:\/\/\/b:1" is named twice/,
+      ],
+    ],
     [
       'a service config with mistakes',
       ['--service-config', '{"methodConfig":[{"name":[{}],"timeout":"1m"}],"x":1}'],

@@ -22,9 +22,19 @@ export function createApp(
   tracing: { readonly enabled: boolean },
 ): { readonly program: Program; readonly admin: Admin } {
   const registry = createMetrics({ service: 'gateway' });
-  const admin = createAdmin({ host: config.host, port: config.adminPort, registry, log });
   const descriptors = readDescriptors(config.descriptors);
   const { channel, upstream } = createUpstream({ ...config, registry, log });
+  const admin = createAdmin({
+    host: config.host,
+    port: config.adminPort,
+    registry,
+    routes: {
+      'GET /introspection/channel': (_request, response) => {
+        response.setHeader('content-type', 'application/json').end(`${JSON.stringify(channel.snapshot(), null, 2)}\n`);
+      },
+    },
+    log,
+  });
   const observer = createHttpObserver({ registry, log, tracing: tracing.enabled });
   const { routes, served, unserved } = createPipeline({
     descriptors,
@@ -40,12 +50,12 @@ export function createApp(
       async start() {
         channel.connect();
         const port = await server.listen();
-        log.info({ port, adminPort: admin.port, target: config.target, routes: served.length }, 'serving');
+        log.info({ port, adminPort: admin.port, targets: config.targets, routes: served.length }, 'serving');
         if (unserved.length > 0) {
           log.info({ methods: unserved.map(({ method }) => method.path) }, 'no routes for methods that take a stream');
         }
         const ready = await channel.whenReady(config.startupWaitMs);
-        if (!ready) log.warn({ target: config.target }, 'no replica is ready yet: serving without');
+        if (!ready) log.warn({ targets: config.targets }, 'no replica is ready yet: serving without');
       },
       drain: server.drain,
       async finish() {

@@ -4,6 +4,7 @@ import { parseServiceConfig } from '#runtime/channel/service-config.ts';
 import { parseTarget } from '#runtime/channel/target.ts';
 import {
   type Config,
+  ConfigError,
   durationMs,
   integer,
   parsed,
@@ -13,10 +14,24 @@ import {
   text,
 } from '#runtime/process/config.ts';
 
-/** Retries run where a repeated call does no harm: what may change something is repeated only if it never left. */
+/**
+ * Retries run where a repeated call does no harm: what may change something is repeated only if it never left. They stop
+ * once half of the 200 tokens are gone, so that a full outage is not multiplied, and a replica that freezes under load
+ * must not use them up: an attempt ends after 1 s of the 2 s of a call, so that one at another replica still fits in.
+ * Outlier detection works with three replicas, the number that most services have; the standard's 5 would never judge them.
+ */
 const defaultServiceConfig = {
-  loadBalancingConfig: [{ round_robin: {} }],
+  loadBalancingConfig: [
+    {
+      outlier_detection: {
+        maxEjectionPercent: 50,
+        failurePercentageEjection: { threshold: 85, minimumHosts: 3, requestVolume: 50 },
+        childPolicy: [{ round_robin: {} }],
+      },
+    },
+  ],
   healthCheckConfig: { serviceName: '' },
+  retryThrottling: { maxTokens: 200, tokenRatio: 0.1 },
   methodConfig: [
     {
       name: [{}],
@@ -26,6 +41,7 @@ const defaultServiceConfig = {
         maxBackoff: '0.5s',
         backoffMultiplier: 2,
         retryableStatusCodes: ['UNAVAILABLE'],
+        perAttemptRecvTimeout: '1s',
       },
     },
   ],
@@ -34,11 +50,11 @@ const defaultServiceConfig = {
 /** What the gateway can be told. */
 export const settings = {
   port: { env: 'PORT', help: 'port of the public HTTP API (8080)', default: 8080, schema: port() },
-  target: {
+  targets: {
     env: 'TARGET',
-    help: 'the gRPC service: dns:///name:port, ipv4:address:port,… or file:///endpoints.json (dns:///localhost:50051)',
-    default: 'dns:///localhost:50051',
-    schema: parsed((target) => parseTarget(target).text),
+    help: 'the gRPC service: dns:///name:port, ipv4:address:port,… or file:///endpoints.json; its backups follow after spaces (dns:///localhost:50051)',
+    default: ['dns:///localhost:50051'],
+    schema: parsed(readTargets),
   },
   descriptors: {
     env: 'DESCRIPTORS',
@@ -48,7 +64,7 @@ export const settings = {
   },
   serviceConfig: {
     env: 'SERVICE_CONFIG',
-    help: 'gRPC service config: JSON, or @file (round_robin, health checks, retries of idempotent methods)',
+    help: 'gRPC service config: JSON, or @file (round_robin, health checks, outlier detection, idempotent methods in 3 attempts of up to 1s)',
     default: defaultServiceConfig,
     schema: parsed(readServiceConfig),
   },
@@ -80,6 +96,22 @@ export const settings = {
 } satisfies Settings;
 
 export type GatewayConfig = Config<typeof settings>;
+
+/** The primary and its backups, in order. */
+function readTargets(source: string): readonly string[] {
+  const targets = source.trim().split(/\s+/);
+  const problems = targets.flatMap((target, index) => {
+    if (targets.indexOf(target) < index) return [`target "${target}" is named twice`];
+    try {
+      parseTarget(target);
+      return [];
+    } catch (error) {
+      return [(error as Error).message];
+    }
+  });
+  if (problems.length > 0) throw new ConfigError(problems);
+  return targets;
+}
 
 /** Kept as JSON, as it can be logged; the upstream reads it again. */
 function readServiceConfig(source: string): object {

@@ -8,19 +8,21 @@ import type { Upstream } from './pipeline.ts';
 
 /** The channel to the service that the gateway calls, watched by metrics and log. */
 export function createUpstream(options: {
-  readonly target: string;
+  /** The primary, and its backups in order. */
+  readonly targets: readonly string[];
   /** The JSON of a gRPC service config. */
   readonly serviceConfig: unknown;
   readonly registry: Registry;
   readonly log: Logger;
 }): { readonly channel: Channel; readonly upstream: Upstream } {
-  const { target } = options;
+  const { targets } = options;
+  const [target = ''] = targets;
   const serviceConfig = parseServiceConfig(options.serviceConfig);
   const metrics = createChannelMetrics(options.registry);
   const count = metrics.listener(target);
   const log = options.log.child({ target });
   const channel = createChannel({
-    target,
+    target: targets,
     serviceConfig,
     onEvent(event) {
       count(event);
@@ -56,6 +58,7 @@ function writeLog(log: Logger, event: ChannelEvent): void {
     case 'returned':
       return log.info({ endpoint: event.endpointId }, 'endpoint returned');
     case 'priority':
-      return log.warn({ priority: event.priority, active: event.target }, 'calls go to another target');
+      if (event.priority === 0) return log.info({ active: event.target }, 'calls go to the primary target again');
+      return log.warn({ priority: event.priority, active: event.target }, 'calls go to a backup target');
   }
 }

@@ -443,7 +443,7 @@ describe('a drain', () => {
     const before = await fetch(edge.url + bookPath);
     assert.equal(before.headers.get('connection'), 'keep-alive');
     edge.server.drain(0);
-    for (const path of [bookPath, '/nope']) {
+    for (const path of [bookPath, '/nope', watchPath]) {
       assert.equal((await fetch(edge.url + path)).headers.get('connection'), 'close');
     }
   });
@@ -482,6 +482,19 @@ describe('a drain', () => {
     const reply = await inFlight;
     assert.deepEqual([reply.status, reply.headers.get('connection')], [200, 'close']);
     await closing;
+  });
+
+  it('does not wait for connections that have asked for nothing', async () => {
+    await using edge = await startEdge(answer);
+    const silent = connect(edge.port, '127.0.0.1');
+    await once(silent, 'connect');
+    const used = connect(edge.port, '127.0.0.1');
+    used.write(`GET ${bookPath} HTTP/1.1\r\nhost: x\r\n\r\n`);
+    await once(used, 'data');
+    const started = performance.now();
+    await edge.server.close();
+    assert.ok(performance.now() - started < 2_000);
+    for (const socket of [silent, used]) socket.destroy();
   });
 
   it('cuts what is left when it is told to', async () => {

@@ -41,6 +41,8 @@ export interface EdgeServerOptions {
 const headersTimeoutMs = 10_000;
 const requestTimeoutMs = 30_000;
 const timeoutCheckMs = 2_000;
+/** How long, while closing, a new connection has for its first byte. */
+const silentGraceMs = 500;
 /** Of the request line and all headers. */
 const maxHeadBytes = 16_384;
 
@@ -59,6 +61,7 @@ interface Arrival {
 export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   const { routes, errors, observer, log, bodyLimitBytes } = options;
   const streams = createOpenStreams();
+  const sockets = new Set<Socket>();
   const arrivals = new WeakMap<IncomingMessage, Arrival>();
   let draining = false;
   let closing = false;
@@ -86,6 +89,11 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     clientErrorHandler: refuseConnection,
   });
 
+  app.server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
     if (isUtf8(body as Buffer)) done(null, body.toString());
@@ -108,6 +116,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   /** The first sight of a request, before its body: its id, its route, its observation. */
   function arrive(request: FastifyRequest, reply: FastifyReply): Arrival {
     void reply.header('x-request-id', request.id);
+    if (draining) void reply.header('connection', 'close');
     const match = matchOf(request);
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
     const arrival = { match, observation };
@@ -188,7 +197,12 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     },
     async close() {
       closing = true;
+      // Node closes connections between two requests by itself, but waits for those that never had one.
+      const timer = setTimeout(() => {
+        for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
+      }, silentGraceMs);
       await app.close();
+      clearTimeout(timer);
     },
     destroy() {
       app.server.closeAllConnections();

@@ -11,7 +11,7 @@ import {
 } from '@opentelemetry/api';
 import { Histogram, type Registry } from 'prom-client';
 import type { CallStatus } from '#runtime/call/call.ts';
-import { codeName } from '#runtime/call/status.ts';
+import { Code, codeName } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { Route } from '../transcoding/routes.ts';
 
@@ -85,7 +85,10 @@ export function createHttpObserver(options: {
   ): void {
     const level = fields.code >= 500 ? 'warn' : fields.code >= 400 ? 'info' : 'debug';
     if (!log.isLevelEnabled(level)) return;
-    const grpc = status && { grpcCode: codeName(status.code), ...(status.details && { details: status.details }) };
+    const grpc = status && {
+      grpcCode: codeName(status.code),
+      ...(status.code !== Code.OK && { details: status.details }),
+    };
     const [path] = (request.url ?? '').split('?', 1); // a query may hold what is nobody's business
     log[level]({ method: request.method, path, route: route?.template.text, ...fields, ...grpc }, 'request');
   }

@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { ConfigError } from '#runtime/process/config.ts';
+import type { HttpRule } from './descriptors.ts';
+import { createPipeline } from './pipeline.ts';
+import { compileProto, libraryProto } from './testdata/build.ts';
+
+const descriptors = compileProto(libraryProto);
+const upstream = { start: () => assert.fail('no call is made'), timeoutMs: () => undefined };
+
+/** The pipeline of the library with some of its rules replaced. */
+function pipelineWith(rules: Record<string, HttpRule>) {
+  const methods = descriptors.methods.map((service) => {
+    const rule = rules[service.method.path.split('/')[2] ?? ''];
+    return rule === undefined ? service : { ...service, rule };
+  });
+  return createPipeline({
+    descriptors: { ...descriptors, methods },
+    upstream,
+    streamIdleTimeoutMs: 1,
+    passTraceContext: false,
+  });
+}
+
+describe('pipeline', () => {
+  it('serves every method that has a form in HTTP, and names the others', () => {
+    const { served, unserved } = pipelineWith({});
+    assert.equal(served.length, 9);
+    assert.deepEqual(
+      unserved.map(({ method }) => method.path),
+      ['/library.v1.Library/Upload'],
+    );
+  });
+
+  it('stops the start with every route that does not fit its method', () => {
+    assert.throws(
+      () =>
+        pipelineWith({
+          GetBook: { get: '/v1/{title}' },
+          Tag: { put: 'v1' },
+          ListBooks: { get: '/l', responseBody: 'x' },
+        }),
+      (error) => {
+        assert.ok(error instanceof ConfigError);
+        assert.deepEqual(error.problems, [
+          'library.v1.Library/GetBook: path variable title is not a field of library.v1.GetBookRequest',
+          'library.v1.Library/ListBooks: response_body x is not a field of library.v1.ListBooksResponse',
+          'library.v1.Library/Tag: path template "v1": must begin with /',
+        ]);
+        return true;
+      },
+    );
+  });
+
+  it('stops the start for routes that conflict', () => {
+    assert.throws(() => pipelineWith({ Tag: { get: '/v1/{name=shelves/*}/books' } }), /conflicts with GET/);
+  });
+});
