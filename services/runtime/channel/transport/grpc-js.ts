@@ -146,6 +146,7 @@ class GrpcJsConnection implements Connection {
   private setState(state: ConnectionState): void {
     if (state === this.state) return;
     this.state = state;
+    this.lastError = state === 'TRANSIENT_FAILURE' ? `cannot connect to ${this.address}` : '';
     this.onState(state);
   }
 
@@ -153,15 +154,14 @@ class GrpcJsConnection implements Connection {
   private watch(client: Client): void {
     if (this.state === 'SHUTDOWN' || client !== this.client) return;
     const channel = client.getChannel();
-    const state = channel.getConnectivityState(!this.closing);
-    const failed = state === connectivityState.TRANSIENT_FAILURE;
-    this.lastError = failed ? `cannot connect to ${this.address}` : '';
-    if (failed && this.triedAddress()) return;
+    if (!this.closing) channel.getConnectivityState(true);
+    // Asking may already have changed it, and the next change to what it was before would go unheard.
+    const state = channel.getConnectivityState(false);
+    if (state === connectivityState.TRANSIENT_FAILURE && this.triedAddress()) return;
     channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, (error) => {
-      if (error !== undefined) return;
-      // The picker must not see a connection as ready that no longer is; connecting again waits until grpc-js is done.
-      const current = channel.getConnectivityState(false);
-      if (client === this.client) this.setState(stateNames[current] ?? 'IDLE');
+      if (error !== undefined || client !== this.client) return;
+      // At once the picker must not see a connection as ready that no longer is; the rest waits until grpc-js is done.
+      if (this.state === 'READY') this.setState('CONNECTING');
       process.nextTick(() => this.watch(client));
     });
     this.setState(stateNames[state] ?? 'IDLE');
