@@ -207,6 +207,18 @@ test('gives each attempt its own deadline, and takes its expiry for a failure', 
   assert.equal((await recorded.status).code, Code.OK);
 });
 
+test('gives a stream the deadline of its call, since it may answer and go on for long', async () => {
+  for (const stream of [method(false, true), method(true, false), method(true, true)]) {
+    const { attempts, attempt } = setUp({ retryPolicy: { ...retryPolicy, perAttemptRecvTimeoutMs: 50 } });
+    const deadlineMs = performance.now() + 2_000;
+    const recorded = startCall(attempts, stream, { deadlineMs });
+    const first = await attempt(0);
+    assert.equal(first.start.deadlineMs, deadlineMs);
+    first.ends({ code: Code.OK });
+    await recorded.status;
+  }
+});
+
 test('does not take a deadline that the replica reports, or that of the call, for an expired attempt', async () => {
   for (const [timeoutMs, from] of [
     [5_000, 'peer'],

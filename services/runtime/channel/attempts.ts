@@ -281,16 +281,21 @@ class AttemptedCall implements Call {
     return hedgingPolicy !== undefined || (retryPolicy !== undefined && this.attempts < retryPolicy.maxAttempts);
   }
 
+  /** Of its retry policy. A stream has none: it is a deadline, which would end one that answers and goes on. */
+  private get attemptTimeoutMs(): number | undefined {
+    const { requestStream, responseStream } = this.callStart.method;
+    return requestStream || responseStream ? undefined : this.config.retryPolicy?.perAttemptRecvTimeoutMs;
+  }
+
   /** How long the service config lets an attempt take; `undefined` without a limit. */
   private get timeoutMs(): number | undefined {
-    return this.config.retryPolicy?.perAttemptRecvTimeoutMs ?? this.config.timeoutMs;
+    return this.attemptTimeoutMs ?? this.config.timeoutMs;
   }
 
   /** What the next attempt is started with: the caller's own object unless something differs. */
   private nextStart(nowMs: number): CallStart {
     const { callStart, attempts } = this;
-    const attemptTimeoutMs = this.config.retryPolicy?.perAttemptRecvTimeoutMs ?? Number.POSITIVE_INFINITY;
-    const deadlineMs = Math.min(this.deadlineMs, nowMs + attemptTimeoutMs);
+    const deadlineMs = Math.min(this.deadlineMs, nowMs + (this.attemptTimeoutMs ?? Number.POSITIVE_INFINITY));
     if (deadlineMs === callStart.deadlineMs && attempts === 0 && this.avoid.length === 0) return callStart;
     const metadata: Metadata =
       attempts === 0 ? callStart.metadata : [...callStart.metadata, ['grpc-previous-rpc-attempts', String(attempts)]];
