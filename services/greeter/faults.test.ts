@@ -228,6 +228,7 @@ suite('faults', { timeout: 30_000 }, () => {
     assert.equal((await fixture.call()).code, Code.OK);
     await fixture.set({});
     assert.deepEqual(await statuses(), all('SERVING'));
+    await fixture.set({ refuseHealth: true });
     fixture.server.drain();
     await fixture.set({});
     assert.deepEqual(await statuses(), all('NOT_SERVING'));
