@@ -1,3 +1,4 @@
+import type { KubernetesAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { type Admin, createAdmin } from '#runtime/process/admin.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
@@ -14,16 +15,17 @@ import { createUpstream } from './upstreams.ts';
  * Builds the gateway. Nothing listens or connects before it is run. Its `start()` resolves, and `/readyz` turns true, once
  * the upstream was READY or `startupWaitMs` have passed: an outage of the service must not empty the gateway's own.
  *
- * @throws ConfigError if the descriptors cannot be served.
+ * @throws ConfigError if the descriptors cannot be served, or a target not be reached from here.
  */
 export function createApp(
   config: GatewayConfig,
   log: Logger,
   tracing: { readonly enabled: boolean },
+  kubernetes?: KubernetesAccess,
 ): { readonly program: Program; readonly admin: Admin } {
   const registry = createMetrics({ service: 'gateway' });
   const descriptors = readDescriptors(config.descriptors);
-  const { channel, upstream } = createUpstream({ ...config, registry, log });
+  const { channel, upstream } = createUpstream({ ...config, kubernetes, registry, log });
   const admin = createAdmin({
     host: config.host,
     port: config.adminPort,

@@ -52,7 +52,7 @@ export const settings = {
   port: { env: 'PORT', help: 'port of the public HTTP API (8080)', default: 8080, schema: port() },
   targets: {
     env: 'TARGET',
-    help: 'the gRPC service: dns:///name:port, ipv4:address:port,… or file:///endpoints.json; its backups follow after spaces (dns:///localhost:50051)',
+    help: 'the gRPC service: kubernetes:///service.namespace:port, dns:///name:port, ipv4:address:port,… or file:///endpoints.json; its backups follow after spaces (dns:///localhost:50051)',
     default: ['dns:///localhost:50051'],
     schema: parsed(readTargets),
   },
@@ -67,6 +67,12 @@ export const settings = {
     help: 'gRPC service config: JSON, or @file (round_robin, health checks, outlier detection, idempotent methods in 3 attempts of up to 1s)',
     default: defaultServiceConfig,
     schema: parsed(readServiceConfig),
+  },
+  kubernetesApi: {
+    env: 'KUBERNETES_API',
+    help: 'the API server for kubernetes:/// targets, such as `kubectl proxy` at http://127.0.0.1:8001 (that of the cluster around)',
+    default: undefined,
+    schema: parsed(readHttpUrl),
   },
   startupWaitMs: {
     env: 'STARTUP_WAIT',
@@ -118,4 +124,9 @@ function readServiceConfig(source: string): object {
   const json = JSON.parse(source.startsWith('@') ? readFileSync(source.slice(1), 'utf8') : source) as object;
   parseServiceConfig(json);
   return json;
+}
+
+function readHttpUrl(url: string): string {
+  if (!/^https?:$/.test(URL.parse(url)?.protocol ?? '')) throw new Error('must be an http:// or https:// URL');
+  return url;
 }

@@ -1,4 +1,5 @@
 import process from 'node:process';
+import { inClusterAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { maskConfig } from '#runtime/process/config.ts';
 import { runMain, runProgram } from '#runtime/process/lifecycle.ts';
 import { createLog } from '#runtime/process/log.ts';
@@ -13,5 +14,12 @@ await runMain(process, { program: 'gateway', settings }, async (config) => {
   const tracing = await startTracing({ env, service: 'gateway', podName, log });
   // Only now, since tracing must come before grpc-js.
   const { createApp } = await import('./app.ts');
-  await runProgram(process, { ...createApp(config, log, tracing), tracing, log, drainDelayMs, drainGraceMs });
+  const kubernetes = config.kubernetesApi === undefined ? inClusterAccess(env) : { server: config.kubernetesApi };
+  await runProgram(process, {
+    ...createApp(config, log, tracing, kubernetes),
+    tracing,
+    log,
+    drainDelayMs,
+    drainGraceMs,
+  });
 });

@@ -24,7 +24,13 @@ test('the log says when calls go to a backup, and when they return', async () =>
   const lines: Record<string, unknown>[] = [];
   const log = pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) });
   const targets = [once.target, backup.target];
-  const { channel } = createUpstream({ targets, serviceConfig: {}, registry: new Registry(), log });
+  const { channel } = createUpstream({
+    targets,
+    serviceConfig: {},
+    kubernetes: undefined,
+    registry: new Registry(),
+    log,
+  });
   const logged = (msg: string) => lines.find((line) => line['msg'] === msg);
   const level = (msg: string) => log.levels.labels[Number(logged(msg)?.['level'])];
 

@@ -1,17 +1,21 @@
 import type { Registry } from 'prom-client';
-import { type Channel, createChannel } from '#runtime/channel/channel.ts';
+import { type Channel, type ChannelOptions, createChannel } from '#runtime/channel/channel.ts';
 import type { ChannelEvent } from '#runtime/channel/events.ts';
 import { createChannelMetrics } from '#runtime/channel/metrics.ts';
+import type { KubernetesAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { methodConfig, parseServiceConfig } from '#runtime/channel/service-config.ts';
+import { ConfigError } from '#runtime/process/config.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { Upstream } from './pipeline.ts';
 
-/** The channel to the service that the gateway calls, watched by metrics and log. */
+/** The channel to the service that the gateway calls, watched by metrics and log. Throws a `ConfigError` if it cannot be. */
 export function createUpstream(options: {
   /** The primary, and its backups in order. */
   readonly targets: readonly string[];
   /** The JSON of a gRPC service config. */
   readonly serviceConfig: unknown;
+  /** For `kubernetes:///` targets. */
+  readonly kubernetes: KubernetesAccess | undefined;
   readonly registry: Registry;
   readonly log: Logger;
 }): { readonly channel: Channel; readonly upstream: Upstream } {
@@ -21,9 +25,10 @@ export function createUpstream(options: {
   const metrics = createChannelMetrics(options.registry);
   const count = metrics.listener(target);
   const log = options.log.child({ target });
-  const channel = createChannel({
+  const channel = openChannel({
     target: targets,
     serviceConfig,
+    kubernetes: options.kubernetes,
     onEvent(event) {
       count(event);
       writeLog(log, event);
@@ -37,6 +42,15 @@ export function createUpstream(options: {
       timeoutMs: (method) => methodConfig(serviceConfig, method).timeoutMs,
     },
   };
+}
+
+/** Targets were read with the configuration; whether this process can use them is known only here. */
+function openChannel(options: ChannelOptions): Channel {
+  try {
+    return createChannel(options);
+  } catch (error) {
+    throw new ConfigError([`TARGET: ${(error as Error).message}`]);
+  }
 }
 
 /** What an operator wants to know of the replicas; calls are for the metrics. */

@@ -7,6 +7,7 @@ import type { Metadata, Method } from '#runtime/call/call.ts';
 import { getText } from '#runtime/call/metadata.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import { type Channel, createChannel } from '#runtime/channel/channel.ts';
+import type { KubernetesAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import type { Arguments } from './arguments.ts';
 
 /** One answer of the server. */
@@ -17,6 +18,8 @@ export interface Greeting {
 }
 
 export interface HelloOptions extends Arguments {
+  /** For a `kubernetes:///` target. */
+  readonly kubernetes: KubernetesAccess | undefined;
   /** Names, one a line, for a stream of requests that was given none. */
   readonly stdin: Readable;
   readonly onGreeting: (greeting: Greeting) => void;
@@ -34,6 +37,7 @@ export async function hello(options: HelloOptions): Promise<void> {
   let lastError = 'it did not answer';
   const channel = createChannel({
     target,
+    kubernetes: options.kubernetes,
     onEvent(event) {
       if (event.type === 'resolver-error') lastError = event.error.message;
       else if (event.type === 'connection' && event.state === 'TRANSIENT_FAILURE')

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { ConfigError } from '#runtime/process/config.ts';
+import { inClusterAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { codeName, RpcError } from '#runtime/call/status.ts';
 import { help, parseArguments } from './arguments.ts';
 import { hello } from './hello.ts';
@@ -17,6 +18,7 @@ try {
   const options = parseArguments(argv);
   await hello({
     ...options,
+    kubernetes: inClusterAccess(process.env),
     stdin,
     onGreeting: ({ message, servedBy }) =>
       stdout.write(options.json ? `${JSON.stringify({ message, servedBy })}\n` : `Greeting: ${message}\n`),

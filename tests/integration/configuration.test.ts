@@ -66,6 +66,13 @@ for (const { program, env, args, problems } of cases) {
   });
 }
 
+test('a target in a cluster stops a gateway that is in none', async () => {
+  const args = ['--target', 'kubernetes:///greeter:grpc'];
+  const { code, stderr } = await runProgramFile('services/gateway/main.ts', args);
+  assert.equal(code, 1);
+  assert.match(stderr, /TARGET: target "kubernetes:\/\/\/greeter:grpc" can be used only inside a Kubernetes cluster/);
+});
+
 test('a service config that is no JSON stops the gateway', async () => {
   const { code, stderr } = await runProgramFile('services/gateway/main.ts', [], { env: { SERVICE_CONFIG: '{' } });
   assert.equal(code, 1);
