@@ -106,8 +106,13 @@ test('applies a default retry policy only to methods that may run twice', () => 
 });
 
 const mistakes: [what: string, json: unknown, problems: string[]][] = [
-  ['not an object', 'x', ['the service config "x" Invalid type: Expected Object but received "x"']],
-  ['an unknown field', { retryThrotling: {} }, ['retryThrotling is not a field of the service config']],
+  ['text', 'x', ['the service config "x" must be an object']],
+  ['a list', [], ['the service config [] must be an object']],
+  [
+    'unknown fields',
+    { retryThrotling: {}, methodConfigs: [] },
+    ['retryThrotling is not a field of the service config', 'methodConfigs is not a field of the service config'],
+  ],
   [
     'an unknown policy',
     { loadBalancingConfig: [{ ring_hash: {} }] },

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { Method } from '../call/call.ts';
 import { Code, type CodeName } from '../call/status.ts';
-import { ConfigError } from '../process/config.ts';
+import { ConfigError, strictObject } from '../process/config.ts';
 
 /** The client policy of a channel, read from the standard gRPC service config. Durations are milliseconds. */
 export interface ServiceConfig {
@@ -167,7 +167,7 @@ const statusCodes = v.pipe(
 );
 
 const retryPolicySchema = v.pipe(
-  v.strictObject({
+  strictObject({
     maxAttempts: between(2, 5),
     initialBackoff: positiveDuration,
     maxBackoff: positiveDuration,
@@ -191,7 +191,7 @@ const retryPolicySchema = v.pipe(
 );
 
 const hedgingPolicySchema = v.pipe(
-  v.strictObject({
+  strictObject({
     maxAttempts: between(2, 5),
     hedgingDelay: v.optional(duration, '0s'),
     nonFatalStatusCodes: v.optional(statusCodes, []),
@@ -205,18 +205,18 @@ const hedgingPolicySchema = v.pipe(
   ),
 );
 
-const retryThrottlingSchema = v.strictObject({
+const retryThrottlingSchema = strictObject({
   maxTokens: v.pipe(number, v.gtValue(0, 'must be > 0'), v.maxValue(1_000, 'must be <= 1000')),
   tokenRatio: v.pipe(number, v.gtValue(0, 'must be > 0')),
 });
 
 const nameSchema = v.pipe(
-  v.strictObject({ service: v.optional(v.string(), ''), method: v.optional(v.string(), '') }),
+  strictObject({ service: v.optional(v.string(), ''), method: v.optional(v.string(), '') }),
   v.check(({ service, method }) => service !== '' || method === '', 'must name a service where it names a method'),
 );
 
 const methodConfigSchema = v.pipe(
-  v.strictObject({
+  strictObject({
     name: v.pipe(v.array(nameSchema), v.minLength(1, 'must have at least one entry; [{}] is the default')),
     timeout: v.optional(positiveDuration),
     waitForReady: v.optional(v.boolean('must be true or false'), false),
@@ -240,7 +240,7 @@ const outlierDetectionEntries = {
   maxEjectionTime: v.optional(positiveDuration, '300s'),
   maxEjectionPercent: v.optional(percentage, 10),
   successRateEjection: v.optional(
-    v.strictObject({
+    strictObject({
       stdevFactor: v.optional(between(0, 1_000_000), 1_900),
       enforcementPercentage: v.optional(percentage, 100),
       minimumHosts: v.optional(between(2, 1_000), 5),
@@ -248,7 +248,7 @@ const outlierDetectionEntries = {
     }),
   ),
   failurePercentageEjection: v.optional(
-    v.strictObject({
+    strictObject({
       threshold: v.optional(percentage, 85),
       enforcementPercentage: v.optional(percentage, 100),
       minimumHosts: v.optional(between(2, 1_000), 5),
@@ -261,9 +261,9 @@ const roundRobin: LoadBalancingConfig = { policy: 'round_robin' };
 
 /** An entry of a `loadBalancingConfig`: one policy by its name. */
 const leafPolicySchema = v.pipe(
-  v.strictObject({
-    round_robin: v.optional(v.strictObject({})),
-    least_request_experimental: v.optional(v.strictObject({ choiceCount: v.optional(between(2, 10), 2) })),
+  strictObject({
+    round_robin: v.optional(strictObject({})),
+    least_request_experimental: v.optional(strictObject({ choiceCount: v.optional(between(2, 10), 2) })),
   }),
   v.check((policies) => Object.keys(policies).length === 1, 'must name exactly one policy'),
   v.transform(({ least_request_experimental: leastRequest }): LoadBalancingConfig => {
@@ -275,7 +275,7 @@ const leafPolicySchema = v.pipe(
 const onePolicy = 'must name exactly one policy';
 
 const outlierDetectionSchema = v.pipe(
-  v.strictObject({
+  strictObject({
     ...outlierDetectionEntries,
     childPolicy: v.optional(v.pipe(v.array(v.unknown()), v.length(1, onePolicy), v.tuple([leafPolicySchema]))),
   }),
@@ -295,7 +295,7 @@ const outlierDetectionSchema = v.pipe(
 const policySchema = v.lazy((policy) =>
   isObject(policy) && 'outlier_detection' in policy
     ? v.pipe(
-        v.strictObject({ outlier_detection: outlierDetectionSchema }),
+        strictObject({ outlier_detection: outlierDetectionSchema }),
         v.transform(({ outlier_detection: detection }) => detection),
       )
     : v.pipe(
@@ -304,12 +304,12 @@ const policySchema = v.lazy((policy) =>
       ),
 );
 
-const serviceConfigSchema = v.strictObject({
+const serviceConfigSchema = strictObject({
   loadBalancingConfig: v.optional(
     v.pipe(v.array(v.unknown(), 'must be a list'), v.length(1, onePolicy), v.tuple([policySchema])),
   ),
   methodConfig: v.optional(v.array(methodConfigSchema)),
-  healthCheckConfig: v.optional(v.strictObject({ serviceName: v.string('must be text') })),
+  healthCheckConfig: v.optional(strictObject({ serviceName: v.string('must be text') })),
   retryThrottling: v.optional(retryThrottlingSchema),
 });
 
