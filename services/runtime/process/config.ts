@@ -152,12 +152,11 @@ export function parsed<T>(parse: (text: string) => T): v.GenericSchema<string, T
 export function strictObject<E extends v.ObjectEntries>(
   entries: E,
 ): v.GenericSchema<unknown, v.InferOutput<v.ObjectSchema<E, undefined>>> {
-  const schema = v.pipe(
+  return v.pipe(
     v.unknown(),
     v.check((json) => !Array.isArray(json), 'must be an object'),
     v.objectWithRest(entries, v.never(), 'must be an object'),
   );
-  return schema as unknown as v.GenericSchema<unknown, v.InferOutput<v.ObjectSchema<E, undefined>>>;
 }
 
 /** The settings that every program has. */
