@@ -54,6 +54,7 @@ export interface EndpointSnapshot {
   readonly lastError: string;
   readonly health: Health;
   readonly ejected: EjectionReason | undefined;
+  /** Calls that have not ended, without the health Watch. */
   readonly inFlight: number;
   /** Attempts sent there, and those of them that failed, since it became an endpoint. */
   readonly picks: number;
@@ -235,14 +236,14 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
         state: state(),
         resolvedMsAgo: resolved ? performance.now() - resolvedAtMs : undefined,
         resolverError: resolverError?.message,
-        endpoints: [...subchannels.values()].map(({ endpoint, connection, health, picks, failures }) => ({
+        endpoints: [...subchannels.values()].map(({ endpoint, connection, health, watch, picks, failures }) => ({
           id: endpoint.id,
           addresses: endpoint.addresses,
           state: connection.state,
           lastError: connection.lastError,
           health,
           ejected: outliers.ejection(endpoint.id),
-          inFlight: connection.inFlight,
+          inFlight: connection.inFlight - (watch?.isOpen ? 1 : 0),
           picks,
           failures,
         })),

@@ -51,6 +51,10 @@ export class HealthWatch {
     this.watch();
   }
 
+  get isOpen(): boolean {
+    return this.call !== undefined;
+  }
+
   /** Cancels the Watch, which would hold up the server's drain. */
   stop(): void {
     this.stopped = true;
