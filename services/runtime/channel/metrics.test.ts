@@ -28,7 +28,7 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
     target,
     onEvent: metrics.listener(target),
     serviceConfig: parseServiceConfig({
-      retryThrottling: { maxTokens: 10, tokenRatio: 0.5 },
+      retryThrottling: { maxTokens: 10, tokenRatio: 0.1 },
       methodConfig: [
         {
           name: [{}],
@@ -67,7 +67,8 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
   assert.equal(await value('tandem_channel_endpoint_attempts_total', { endpoint: serving.address }), 4);
   assert.equal(await value('tandem_channel_endpoints', { condition: 'ready' }), 2);
   assert.equal(await value('tandem_channel_active_priority', {}), 0);
-  assert.equal(await value('tandem_channel_retry_budget_tokens', {}), 9.5);
+  const tokens = await value('tandem_channel_retry_budget_tokens', {});
+  assert.ok(tokens !== undefined && tokens > 8 && tokens < 9, `${tokens} tokens after two failures and four successes`);
 
   await channel.close(0);
   assert.equal(await value('tandem_channel_endpoint_attempts_total', { endpoint: serving.address }), undefined);
