@@ -35,7 +35,7 @@ export interface ChildOptions {
   /** The file that Node runs. */
   readonly entry: string;
   readonly args?: readonly string[];
-  /** The whole environment; nothing is inherited. */
+  /** The whole environment; nothing is inherited. `/readyz` is asked for at its `HOST`, by default 127.0.0.1. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly onLine?: (line: string) => void;
 }
@@ -87,7 +87,7 @@ export function startChild({ name, entry, args = [], env, onLine }: ChildOptions
       const deadlineMs = performance.now() + timeoutMs;
       while (performance.now() < deadlineMs) {
         if (ended) throw new Error(`${describeExit(await exited)} before it served:\n${lastLines.join('\n')}`);
-        if (serving && (await isReady(serving.adminPort))) return serving;
+        if (serving && (await isReady(env.HOST, serving.adminPort))) return serving;
         await delay(readyPollMs);
       }
       throw new Error(`was not ready after ${timeoutMs} ms:\n${lastLines.join('\n')}`);
@@ -116,9 +116,9 @@ function parseServing(line: string): Serving | undefined {
     : undefined;
 }
 
-function isReady(adminPort: number): Promise<boolean> {
+function isReady(host: string | undefined, adminPort: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const request = get({ host: '127.0.0.1', port: adminPort, path: '/readyz', agent: false, timeout: 1_000 });
+    const request = get({ host: host ?? '127.0.0.1', port: adminPort, path: '/readyz', agent: false, timeout: 1_000 });
     request.once('timeout', () => request.destroy());
     request.once('error', () => resolve(false));
     request.once('response', (response) => {
