@@ -6,9 +6,13 @@ import { eventually } from './eventually.ts';
 export interface LabFixture {
   readonly lab: Lab;
   /** Disposes of a client of the lab after the test, before the lab stops. */
-  use<T extends Disposable>(client: T): T;
+  use<T extends Disposable | AsyncDisposable>(client: T): T;
   /** The port of a gateway, the first by default. */
   gatewayPort(index?: number): number;
+  /** The replicas that serve: `127.0.0.1:40123`. */
+  addresses(): string[];
+  /** The admin port of the replica of that name. */
+  adminPort(name: string): number;
   /** What the lab said of its programs: `c was killed, restarting in 0.2 s`. */
   readonly events: readonly string[];
   /** What the programs wrote. */
@@ -20,7 +24,7 @@ export interface LabFixture {
  * the test fails if a program does not end in order, or a process or a socket is left.
  */
 export async function startLab(t: TestContext, options: LabOptions): Promise<LabFixture> {
-  const clients = new DisposableStack();
+  const clients = new AsyncDisposableStack();
   const socketsBefore = openSockets();
   const events: string[] = [];
   const lines: { program: string; line: string }[] = [];
@@ -35,7 +39,7 @@ export async function startLab(t: TestContext, options: LabOptions): Promise<Lab
     onEvent: (program, text) => events.push(`${program} ${text}`),
   });
   t.after(async () => {
-    clients.dispose();
+    await clients.disposeAsync();
     const eventsBefore = events.length;
     await lab.stop();
     assert.deepEqual(events.slice(eventsBefore), [], 'a program did not end in order');
@@ -50,6 +54,13 @@ export async function startLab(t: TestContext, options: LabOptions): Promise<Lab
     gatewayPort(index = 0) {
       const port = lab.gateways[index]?.serving?.port;
       assert.ok(port, `gateway ${index} does not serve`);
+      return port;
+    },
+    addresses: () =>
+      lab.replicas.flatMap(({ serving }) => (serving === undefined ? [] : [`127.0.0.1:${serving.port}`])),
+    adminPort(name) {
+      const port = lab.replicas.find((replica) => replica.name === name)?.serving?.adminPort;
+      assert.ok(port, `${name} does not serve`);
       return port;
     },
     events,

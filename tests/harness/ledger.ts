@@ -16,6 +16,8 @@ export interface Ledger {
   readonly servedBy: ReadonlyMap<string, number>;
   readonly p50Ms: number;
   readonly p99Ms: number;
+  /** What else the scenario measured; a name that ends in `Ms` is a duration, one that ends in `Percent` a share. */
+  readonly figures?: Readonly<Record<string, number>>;
 }
 
 /** Keeps the account. */
@@ -69,12 +71,25 @@ export function createBookkeeper(): Bookkeeper {
   };
 }
 
-/** `sent 300 = ok 299 + failed 1 (UNAVAILABLE 1); a 100, b 100, c 99; p50 1.2 ms, p99 8.4 ms` */
-export function formatLedger({ sent, ok, failed, codes, servedBy, p50Ms, p99Ms }: Ledger): string {
-  const failures = failed > 0 ? ` (${formatCounts(codes)})` : '';
-  const latency = `p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`;
-  return `sent ${sent} = ok ${ok} + failed ${failed}${failures}; ${formatCounts(servedBy)}; ${latency}`;
+/** `sent 300 = ok 299 + failed 1 (UNAVAILABLE 1); a 100, b 100, c 99; p50 1.2 ms, p99 8.4 ms; first call 92 ms` */
+export function formatLedger(ledger: Ledger): string {
+  const { sent, ok, failed, codes, servedBy, p50Ms, p99Ms, figures = {} } = ledger;
+  return [
+    `sent ${sent} = ok ${ok} + failed ${failed}${failed > 0 ? ` (${formatCounts(codes)})` : ''}`,
+    ...(ok > 0 ? [formatCounts(servedBy)] : []),
+    `p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`,
+    ...Object.entries(figures).map(formatFigure),
+  ].join('; ');
 }
+
+/** `firstCallMs` 92.4 is `first call 92 ms`; what is not finite never happened. */
+function formatFigure([name, value]: [string, number]): string {
+  const [, words = '', unit = ''] = /^(.*?)(Ms|Percent)?$/.exec(name) ?? [];
+  const text = Number.isFinite(value) ? `${Math.round(value * 10) / 10}${units[unit] ?? ''}` : 'never';
+  return `${words.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} ${text}`;
+}
+
+const units: Readonly<Record<string, string>> = { Ms: ' ms', Percent: ' %' };
 
 function formatCounts(counts: ReadonlyMap<string, number>): string {
   return [...counts]
