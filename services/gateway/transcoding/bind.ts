@@ -143,7 +143,7 @@ function wrappedScalar(desc: DescMessage): ScalarType | undefined {
 const shapelessTypes = new Set(['Any', 'Struct', 'Value', 'ListValue'].map((name) => `google.protobuf.${name}`));
 
 /** Whether the JSON of a message is a text or a number. */
-function isQueryValue(desc: DescMessage): boolean {
+export function isQueryValue(desc: DescMessage): boolean {
   return isSingleValue(desc) && !shapelessTypes.has(desc.typeName);
 }
 
