@@ -12,6 +12,7 @@ import {
   port,
   processSettings,
   type Setting,
+  type Settings,
   text,
   usage,
 } from './config.ts';
@@ -21,16 +22,18 @@ const settings = {
   drainDelayMs: { env: 'DRAIN_DELAY', help: 'delay (5s)', default: 5_000, schema: durationMs({ min: 0, max: 60_000 }) },
   target: { env: 'UPSTREAM_TARGET', flag: 'target', help: 'what to call', schema: text() },
   token: { env: 'TOKEN', help: 'credentials', secret: true, default: undefined, schema: text() },
-};
+  dryRun: { flag: 'dry-run', help: 'only say what would be done' },
+} satisfies Settings;
 
 describe('parseConfig', () => {
   const argv = ['--target', 'a'];
 
   it('takes defaults where nothing is said, and freezes the result', () => {
     const config = parseConfig(settings, { env: {}, argv });
-    assert.deepEqual(config, { port: 8080, drainDelayMs: 5_000, target: 'a', token: undefined });
+    assert.deepEqual(config, { port: 8080, drainDelayMs: 5_000, target: 'a', token: undefined, dryRun: false });
     assert.ok(Object.isFrozen(config));
-    const typed: { port: number; drainDelayMs: number; target: string; token: string | undefined } = config;
+    const typed: { port: number; drainDelayMs: number; target: string; token: string | undefined; dryRun: boolean } =
+      config;
     assert.ok(typed);
   });
 
@@ -40,7 +43,7 @@ describe('parseConfig', () => {
       env,
       argv: ['--port=2', '--port', '3', '--target=b=c', '--drain-delay=2s'],
     });
-    assert.deepEqual(config, { port: 3, drainDelayMs: 2_000, target: 'b=c', token: undefined });
+    assert.deepEqual(config, { port: 3, drainDelayMs: 2_000, target: 'b=c', token: undefined, dryRun: false });
     assert.equal(parseConfig(settings, { env, argv }).port, 1);
   });
 
@@ -71,6 +74,20 @@ describe('parseConfig', () => {
 
   it('takes no flag that follows for a value', () => {
     assert.deepEqual(problemsOf({ PORT: '80' }, ['--port', '--target', 'a']), ['--port needs a value']);
+  });
+
+  it('takes a switch without a value, and what follows it for itself', () => {
+    assert.equal(parseConfig(settings, { env: {}, argv: ['--dry-run', ...argv] }).dryRun, true);
+    assert.deepEqual(problemsOf({}, [...argv, '--dry-run', 'yes']), ['"yes" is not a flag']);
+    assert.deepEqual(problemsOf({}, [...argv, '--dry-run=yes']), ['--dry-run takes no value']);
+  });
+
+  it('lets a problem that names its file and line stand for itself', () => {
+    const file = parsed(() => {
+      throw new ConfigError(['/etc/a.yaml:3: name is missing', 'the file is empty']);
+    });
+    const read = () => parseConfig({ file: { env: 'FILE', help: '', schema: file } }, { env: { FILE: 'a' }, argv: [] });
+    assert.throws(read, { problems: ['/etc/a.yaml:3: name is missing', 'FILE: the file is empty'] });
   });
 
   it('keeps a secret out of messages and off the command line', () => {
@@ -135,7 +152,13 @@ describe('the value', () => {
 describe('maskConfig', () => {
   it('shows what is set, but not the secrets', () => {
     const config = parseConfig(settings, { env: { TOKEN: 'hunter2' }, argv: ['--target', 'a'] });
-    assert.deepEqual(maskConfig(settings, config), { port: 8080, drainDelayMs: 5_000, target: 'a', token: '***' });
+    assert.deepEqual(maskConfig(settings, config), {
+      port: 8080,
+      drainDelayMs: 5_000,
+      target: 'a',
+      token: '***',
+      dryRun: false,
+    });
   });
 
   it('shows that a secret is not set', () => {
@@ -155,6 +178,7 @@ Each setting is a flag or an environment variable; the flag wins.
   --drain-delay  DRAIN_DELAY      delay (5s)
   --target       UPSTREAM_TARGET  what to call
                  TOKEN            credentials
+  --dry-run                       only say what would be done
 `,
     );
   });

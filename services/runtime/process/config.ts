@@ -22,17 +22,27 @@ export interface Setting<T> {
   readonly secret?: boolean;
   /** The value when none is given. A setting that does not mention a default is required. */
   readonly default?: T;
-  /** From the text to the value. An issue that begins with `must` is shown behind the name and the text. */
+  /**
+   * From the text to the value. An issue that begins with `must` is shown behind the name and the text, and one that
+   * begins with `file:line:` alone.
+   */
   readonly schema: v.GenericSchema<string, T>;
 }
 
+/** A flag without a value: true where it is given. */
+export interface Switch {
+  /** Without the dashes. */
+  readonly flag: string;
+  readonly help: string;
+}
+
 /** What a program can be told: the keys are those of its configuration. */
-export type Settings = Readonly<Record<string, Setting<unknown>>>;
+export type Settings = Readonly<Record<string, Setting<unknown> | Switch>>;
 
 export type Config<S extends Settings> = {
-  readonly [K in keyof S]:
-    | v.InferOutput<S[K]['schema']>
-    | (S[K] extends { readonly default: undefined } ? undefined : never);
+  readonly [K in keyof S]: S[K] extends { readonly schema: infer Schema extends v.GenericSchema<string, unknown> }
+    ? v.InferOutput<Schema> | (S[K] extends { readonly default: undefined } ? undefined : never)
+    : boolean;
 };
 
 /** Where settings come from: `process.env` and `process.argv.slice(2)`, handed in by `main.ts`. */
@@ -52,6 +62,10 @@ export function parseConfig<const S extends Settings>(settings: S, source: Confi
   for (const [key, setting] of Object.entries(settings)) {
     const flag = flagOf(setting);
     const fromFlag = flag === undefined ? undefined : flags.get(flag);
+    if (isSwitch(setting)) {
+      config[key] = fromFlag !== undefined;
+      continue;
+    }
     const name = fromFlag === undefined ? setting.env : `--${flag}`;
     const text = fromFlag ?? (source.env[setting.env] || undefined);
     if (text === undefined) {
@@ -70,8 +84,9 @@ export function parseConfig<const S extends Settings>(settings: S, source: Confi
 
 /** The configuration for the start-up log line, its secrets as `***`. */
 export function maskConfig(settings: Settings, config: object): Record<string, unknown> {
+  const isSecret = (setting: Setting<unknown> | Switch | undefined) => setting && !isSwitch(setting) && setting.secret;
   return Object.fromEntries(
-    Object.entries(config).map(([key, value]) => [key, settings[key]?.secret && value !== undefined ? '***' : value]),
+    Object.entries(config).map(([key, value]) => [key, isSecret(settings[key]) && value !== undefined ? '***' : value]),
   );
 }
 
@@ -79,7 +94,11 @@ export function maskConfig(settings: Settings, config: object): Record<string, u
 export function usage(program: string, settings: Settings): string {
   const rows = Object.values(settings).map((setting) => {
     const flag = flagOf(setting);
-    return { flag: flag === undefined ? '' : `--${flag}`, env: setting.env, help: setting.help };
+    return {
+      flag: flag === undefined ? '' : `--${flag}`,
+      env: isSwitch(setting) ? '' : setting.env,
+      help: setting.help,
+    };
   });
   const flagWidth = Math.max(...rows.map(({ flag }) => flag.length));
   const envWidth = Math.max(...rows.map(({ env }) => env.length));
@@ -159,6 +178,31 @@ export function strictObject<E extends v.ObjectEntries>(
   );
 }
 
+/** The path of an issue that a check of `input` finds further inside it. */
+export function pathInside(
+  input: unknown,
+  ...keys: readonly (string | number)[]
+): [v.IssuePathItem, ...v.IssuePathItem[]] {
+  return keys.map((key) => ({ type: 'unknown', origin: 'value', input, key, value: undefined })) as [v.UnknownPathItem];
+}
+
+/**
+ * An issue with `json`, which is called `whole`, by its path: `retryPolicy.maxAttempts 9 must be <= 5`. One that does not
+ * begin with `must` is shown without the value.
+ */
+export function describeIssue(issue: v.BaseIssue<unknown>, json: unknown, whole: string): string {
+  let path = '';
+  let given = json;
+  for (const { key } of issue.path ?? []) {
+    path += typeof key === 'number' ? `[${key}]` : `${path && '.'}${String(key)}`;
+    given = (given as Record<PropertyKey, unknown> | undefined)?.[key as PropertyKey];
+  }
+  if (issue.expected === 'never') return `${path} is not a field of ${whole}`;
+  if (given === undefined) return `${path || whole} is missing`;
+  if (!issue.message.startsWith('must')) return `${path || whole}: ${issue.message}`;
+  return `${path || whole} ${shorten(JSON.stringify(given))} ${issue.message}`;
+}
+
 /** The settings that every program has. */
 export const processSettings = {
   host: {
@@ -196,7 +240,7 @@ export const processSettings = {
 } satisfies Settings;
 
 function parseFlags(settings: Settings, argv: readonly string[]) {
-  const known = new Set(Object.values(settings).map(flagOf));
+  const known = new Map(Object.values(settings).map((setting) => [flagOf(setting), setting]));
   const flags = new Map<string, string>();
   const problems: string[] = [];
   for (let i = 0; i < argv.length; i++) {
@@ -205,26 +249,42 @@ function parseFlags(settings: Settings, argv: readonly string[]) {
       problems.push(`${JSON.stringify(argv[i])} is not a flag`);
       continue;
     }
+    const setting = known.get(flag);
+    if (setting !== undefined && isSwitch(setting)) {
+      if (inline === undefined) flags.set(flag, '');
+      else problems.push(`--${flag} takes no value`);
+      continue;
+    }
     const next = argv[i + 1];
     const separate = inline === undefined && next !== undefined && !next.startsWith('--');
     if (separate) i++;
     const value = separate ? next : inline;
-    if (!known.has(flag)) problems.push(`--${flag} is not a flag of this program (see --help)`);
+    if (setting === undefined) problems.push(`--${flag} is not a flag of this program (see --help)`);
     else if (value === undefined) problems.push(`--${flag} needs a value`);
     else flags.set(flag, value);
   }
   return { flags, problems };
 }
 
-function flagOf(setting: Setting<unknown>): string | undefined {
+function isSwitch(setting: Setting<unknown> | Switch): setting is Switch {
+  return !('schema' in setting);
+}
+
+function flagOf(setting: Setting<unknown> | Switch): string | undefined {
+  if (isSwitch(setting)) return setting.flag;
   return setting.secret ? undefined : (setting.flag ?? setting.env.toLowerCase().replaceAll('_', '-'));
 }
 
 function describe(name: string, setting: Setting<unknown>, given: string, message: string): string {
+  if (/^[^ ]+:\d+: /.test(message)) return message;
   if (!message.startsWith('must')) return `${name}: ${message}`;
   if (setting.secret) return `${name} *** ${message}`;
-  const shown = given.length > 60 ? `${given.slice(0, 60)}…` : given;
+  const shown = shorten(given);
   return `${name} ${/^\d[\w.]*$/.test(shown) ? shown : JSON.stringify(shown)} ${message}`;
+}
+
+function shorten(text: string): string {
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }
 
 function unitMs(duration: string): number {
