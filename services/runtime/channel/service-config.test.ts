@@ -114,6 +114,11 @@ const mistakes: [what: string, json: unknown, problems: string[]][] = [
     ['retryThrotling is not a field of the service config', 'methodConfigs is not a field of the service config'],
   ],
   [
+    'objects for lists',
+    { methodConfig: {}, loadBalancingConfig: {} },
+    ['methodConfig {} must be a list', 'loadBalancingConfig {} must be a list'],
+  ],
+  [
     'an unknown policy',
     { loadBalancingConfig: [{ ring_hash: {} }] },
     ['loadBalancingConfig[0].ring_hash is not a field of the service config'],
@@ -177,7 +182,7 @@ const mistakes: [what: string, json: unknown, problems: string[]][] = [
   [
     'a name given twice',
     { methodConfig: [{ name: [{ service: 'a' }] }, { name: [{ service: 'a' }] }] },
-    ['methodConfig[1].name[0] is named twice'],
+    ['methodConfig[1].name[0] {"service":"a"} must not be named twice'],
   ],
 ];
 

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { Method } from '../call/call.ts';
 import { Code, type CodeName } from '../call/status.ts';
-import { ConfigError, strictObject } from '../process/config.ts';
+import { ConfigError, describeIssue, pathInside, strictObject } from '../process/config.ts';
 
 /** The client policy of a channel, read from the standard gRPC service config. Durations are milliseconds. */
 export interface ServiceConfig {
@@ -116,25 +116,18 @@ export function methodConfig(config: ServiceConfig, method: Method): MethodConfi
  */
 export function parseServiceConfig(json: unknown): ServiceConfig {
   const parsed = v.safeParse(serviceConfigSchema, json);
-  if (!parsed.success) throw new ConfigError(parsed.issues.map((issue) => describe(issue, json)));
-  const { loadBalancingConfig, healthCheckConfig, retryThrottling, methodConfig: entries = [] } = parsed.output;
-  const methods = new Map<string, MethodConfig>();
-  const problems: string[] = [];
-  for (const [index, entry] of entries.entries()) {
-    const config = toMethodConfig(entry);
-    for (const [nameIndex, { service, method }] of entry.name.entries()) {
-      const key = `${service}/${method}`;
-      if (methods.has(key)) problems.push(`methodConfig[${index}].name[${nameIndex}] is named twice`);
-      methods.set(key, config);
-    }
+  if (!parsed.success) {
+    throw new ConfigError(parsed.issues.map((issue) => describeIssue(issue, json, 'the service config')));
   }
-  if (problems.length > 0) throw new ConfigError(problems);
+  const { loadBalancingConfig, healthCheckConfig, retryThrottling, methodConfig: entries = [] } = parsed.output;
   return {
-    loadBalancing: loadBalancingConfig?.[0]?.loadBalancing ?? roundRobin,
-    outlierDetection: loadBalancingConfig?.[0]?.outlierDetection,
+    loadBalancing: loadBalancingConfig?.[0].loadBalancing ?? roundRobin,
+    outlierDetection: loadBalancingConfig?.[0].outlierDetection,
     healthCheckServiceName: healthCheckConfig?.serviceName,
     retryThrottling,
-    methods,
+    methods: new Map(
+      entries.flatMap((entry) => entry.name.map((name) => [keyOf(name), toMethodConfig(entry)] as const)),
+    ),
   };
 }
 
@@ -145,7 +138,10 @@ const duration = v.pipe(
   v.transform((text) => Number(text.slice(0, -1)) * 1_000),
 );
 
-const positiveDuration = v.pipe(duration, v.minValue(Number.MIN_VALUE, 'must be greater than 0s'));
+const positiveDuration = v.pipe(
+  duration,
+  v.check((ms) => ms > 0, 'must be greater than 0s'),
+);
 
 const codesByNumber = new Set<number>(Object.values(Code));
 
@@ -155,28 +151,38 @@ const statusCode = v.pipe(
   v.check((code) => codesByNumber.has(code) && code !== Code.OK, 'must be a status code other than OK'),
 );
 
+const text = v.string('must be text');
 const number = v.number('must be a number');
 const integer = v.pipe(number, v.integer('must be an integer'));
 
 const between = (min: number, max: number) =>
   v.pipe(integer, v.minValue(min, `must be >= ${min}`), v.maxValue(max, `must be <= ${max}`));
 
-const statusCodes = v.pipe(
-  v.array(statusCode),
-  v.transform((codes): ReadonlySet<number> => new Set(codes)),
-);
+const list = <const S extends v.GenericSchema>(item: S) => v.array(item, 'must be a list');
+
+const toSet = v.transform((codes: number[]): ReadonlySet<number> => new Set(codes));
+
+const attemptsDescription = 'How many attempts a call has, the first one included.';
 
 const retryPolicySchema = v.pipe(
   strictObject({
-    maxAttempts: between(2, 5),
-    initialBackoff: positiveDuration,
-    maxBackoff: positiveDuration,
-    backoffMultiplier: v.pipe(number, v.gtValue(0, 'must be > 0')),
-    retryableStatusCodes: v.pipe(
-      statusCodes,
-      v.check((codes) => codes.size > 0, 'must name at least one code'),
+    maxAttempts: v.pipe(between(2, 5), v.description(attemptsDescription)),
+    initialBackoff: v.pipe(positiveDuration, v.description('The longest wait before the first retry.')),
+    maxBackoff: v.pipe(positiveDuration, v.description('The longest wait before any retry.')),
+    backoffMultiplier: v.pipe(
+      number,
+      v.gtValue(0, 'must be > 0'),
+      v.description('What the wait is multiplied by after each retry.'),
     ),
-    perAttemptRecvTimeout: v.optional(positiveDuration),
+    retryableStatusCodes: v.pipe(
+      list(statusCode),
+      v.minLength(1, 'must name at least one code'),
+      toSet,
+      v.description('The status codes after which a call is tried again.'),
+    ),
+    perAttemptRecvTimeout: v.optional(
+      v.pipe(positiveDuration, v.description('The deadline of each attempt, counted from its start.')),
+    ),
   }),
   v.transform(
     (policy): RetryPolicy => ({
@@ -188,13 +194,20 @@ const retryPolicySchema = v.pipe(
       perAttemptRecvTimeoutMs: policy.perAttemptRecvTimeout,
     }),
   ),
+  v.description('Attempts one after the other, each at another replica.'),
 );
 
 const hedgingPolicySchema = v.pipe(
   strictObject({
-    maxAttempts: between(2, 5),
-    hedgingDelay: v.optional(duration, '0s'),
-    nonFatalStatusCodes: v.optional(statusCodes, []),
+    maxAttempts: v.pipe(between(2, 5), v.description(attemptsDescription)),
+    hedgingDelay: v.optional(
+      v.pipe(duration, v.description('How long an attempt may stay unanswered before the next begins.')),
+      '0s',
+    ),
+    nonFatalStatusCodes: v.optional(
+      v.pipe(list(statusCode), toSet, v.description('An attempt that fails so does not end the call.')),
+      [],
+    ),
   }),
   v.transform(
     (policy): HedgingPolicy => ({
@@ -203,23 +216,51 @@ const hedgingPolicySchema = v.pipe(
       nonFatalCodes: policy.nonFatalStatusCodes,
     }),
   ),
+  v.description(
+    'Attempts beside each other, of which the first that answers wins; for methods that may run twice. Not beside a retryPolicy.',
+  ),
 );
 
-const retryThrottlingSchema = strictObject({
-  maxTokens: v.pipe(number, v.gtValue(0, 'must be > 0'), v.maxValue(1_000, 'must be <= 1000')),
-  tokenRatio: v.pipe(number, v.gtValue(0, 'must be > 0')),
-});
+const retryThrottlingSchema = v.pipe(
+  strictObject({
+    maxTokens: v.pipe(
+      number,
+      v.gtValue(0, 'must be > 0'),
+      v.maxValue(1_000, 'must be <= 1000'),
+      v.description('Further attempts are made while more than half of them are left.'),
+    ),
+    tokenRatio: v.pipe(
+      number,
+      v.gtValue(0, 'must be > 0'),
+      v.description('What a success gives back; a failure takes 1.'),
+    ),
+  }),
+  v.description('The budget that retries and hedges share.'),
+);
 
 const nameSchema = v.pipe(
-  strictObject({ service: v.optional(v.string(), ''), method: v.optional(v.string(), '') }),
+  strictObject({
+    service: v.optional(v.pipe(text, v.description('Full name, such as helloworld.Greeter; all when left out.')), ''),
+    method: v.optional(v.pipe(text, v.description('Name, such as SayHello; all of the service when left out.')), ''),
+  }),
   v.check(({ service, method }) => service !== '' || method === '', 'must name a service where it names a method'),
 );
 
 const methodConfigSchema = v.pipe(
   strictObject({
-    name: v.pipe(v.array(nameSchema), v.minLength(1, 'must have at least one entry; [{}] is the default')),
-    timeout: v.optional(positiveDuration),
-    waitForReady: v.optional(v.boolean('must be true or false'), false),
+    name: v.pipe(
+      list(nameSchema),
+      v.minLength(1, 'must have at least one entry; [{}] is the default'),
+      v.description('What the entry holds for. The most specific name wins; {} names every method.'),
+    ),
+    timeout: v.optional(v.pipe(positiveDuration, v.description('The deadline of calls that bring none.'))),
+    waitForReady: v.optional(
+      v.pipe(
+        v.boolean('must be true or false'),
+        v.description('Whether calls wait for a replica until their deadline instead of failing at once.'),
+      ),
+      false,
+    ),
     retryPolicy: v.optional(retryPolicySchema),
     hedgingPolicy: v.optional(hedgingPolicySchema),
   }),
@@ -233,51 +274,89 @@ const methodConfigSchema = v.pipe(
 );
 
 const percentage = between(0, 100);
+const enforcementDescription = 'Of endpoints that would be ejected, how many percent are.';
+const minimumHostsDescription = 'How many endpoints must have had enough calls before any is judged.';
+const requestVolumeDescription = 'Calls that an endpoint must have had in an interval to be judged.';
 
 const outlierDetectionEntries = {
-  interval: v.optional(positiveDuration, '10s'),
-  baseEjectionTime: v.optional(positiveDuration, '30s'),
-  maxEjectionTime: v.optional(positiveDuration, '300s'),
-  maxEjectionPercent: v.optional(percentage, 10),
+  interval: v.optional(v.pipe(positiveDuration, v.description('How often the endpoints are compared.')), '10s'),
+  baseEjectionTime: v.optional(
+    v.pipe(positiveDuration, v.description('An ejection lasts this long times how often the endpoint was ejected.')),
+    '30s',
+  ),
+  maxEjectionTime: v.optional(v.pipe(positiveDuration, v.description('The longest that an ejection lasts.')), '300s'),
+  maxEjectionPercent: v.optional(
+    v.pipe(percentage, v.description('Of all endpoints; one may always be ejected, the last never.')),
+    10,
+  ),
   successRateEjection: v.optional(
-    strictObject({
-      stdevFactor: v.optional(between(0, 1_000_000), 1_900),
-      enforcementPercentage: v.optional(percentage, 100),
-      minimumHosts: v.optional(between(2, 1_000), 5),
-      requestVolume: v.optional(between(1, 1_000_000), 100),
-    }),
+    v.pipe(
+      strictObject({
+        stdevFactor: v.optional(
+          v.pipe(
+            between(0, 1_000_000),
+            v.description('How far below the mean an outlier is, in thousandths of a standard deviation.'),
+          ),
+          1_900,
+        ),
+        enforcementPercentage: v.optional(v.pipe(percentage, v.description(enforcementDescription)), 100),
+        minimumHosts: v.optional(v.pipe(between(2, 1_000), v.description(minimumHostsDescription)), 5),
+        requestVolume: v.optional(v.pipe(between(1, 1_000_000), v.description(requestVolumeDescription)), 100),
+      }),
+      v.description('Ejects endpoints that succeed far less often than the mean.'),
+    ),
   ),
   failurePercentageEjection: v.optional(
-    strictObject({
-      threshold: v.optional(percentage, 85),
-      enforcementPercentage: v.optional(percentage, 100),
-      minimumHosts: v.optional(between(2, 1_000), 5),
-      requestVolume: v.optional(between(1, 1_000_000), 50),
-    }),
+    v.pipe(
+      strictObject({
+        threshold: v.optional(
+          v.pipe(percentage, v.description('More failures than this, in percent, eject an endpoint.')),
+          85,
+        ),
+        enforcementPercentage: v.optional(v.pipe(percentage, v.description(enforcementDescription)), 100),
+        minimumHosts: v.optional(v.pipe(between(2, 1_000), v.description(minimumHostsDescription)), 5),
+        requestVolume: v.optional(v.pipe(between(1, 1_000_000), v.description(requestVolumeDescription)), 50),
+      }),
+      v.description('Ejects endpoints by their share of failures.'),
+    ),
   ),
 };
 
 const roundRobin: LoadBalancingConfig = { policy: 'round_robin' };
 
-/** An entry of a `loadBalancingConfig`: one policy by its name. */
-const leafPolicySchema = v.pipe(
-  strictObject({
-    round_robin: v.optional(strictObject({})),
-    least_request_experimental: v.optional(strictObject({ choiceCount: v.optional(between(2, 10), 2) })),
-  }),
-  v.check((policies) => Object.keys(policies).length === 1, 'must name exactly one policy'),
-  v.transform(({ least_request_experimental: leastRequest }): LoadBalancingConfig => {
-    if (leastRequest === undefined) return roundRobin;
-    return { policy: 'least_request_experimental', choiceCount: leastRequest.choiceCount };
-  }),
-);
-
 const onePolicy = 'must name exactly one policy';
+
+/** A `loadBalancingConfig`: a list of one. */
+const onlyOne = <const S extends v.GenericSchema>(policy: S) =>
+  v.pipe(list(v.unknown()), v.length(1, onePolicy), v.strictTuple([policy]));
+
+const leafPolicies = {
+  round_robin: v.optional(v.pipe(strictObject({}), v.description('Each endpoint in turn.'))),
+  least_request_experimental: v.optional(
+    v.pipe(
+      strictObject({
+        choiceCount: v.optional(v.pipe(between(2, 10), v.description('How many endpoints are drawn.')), 2),
+      }),
+      v.description('The endpoint with the fewest calls in flight of some that are drawn at random (gRFC A48).'),
+    ),
+  ),
+};
+
+function toLoadBalancing(policies: { least_request_experimental?: { choiceCount: number } | undefined }) {
+  const { least_request_experimental: leastRequest } = policies;
+  if (leastRequest === undefined) return roundRobin;
+  return { policy: 'least_request_experimental', choiceCount: leastRequest.choiceCount } as const;
+}
 
 const outlierDetectionSchema = v.pipe(
   strictObject({
     ...outlierDetectionEntries,
-    childPolicy: v.optional(v.pipe(v.array(v.unknown()), v.length(1, onePolicy), v.tuple([leafPolicySchema]))),
+    childPolicy: v.optional(
+      v.pipe(
+        onlyOne(v.pipe(strictObject(leafPolicies), v.entries(1, onePolicy), v.transform(toLoadBalancing))),
+        v.description('How calls are shared out among the endpoints that are not ejected.'),
+      ),
+    ),
   }),
   v.transform(({ interval, baseEjectionTime, maxEjectionTime, childPolicy, ...rest }) => ({
     loadBalancing: childPolicy?.[0] ?? roundRobin,
@@ -290,47 +369,56 @@ const outlierDetectionSchema = v.pipe(
       failurePercentageEjection: rest.failurePercentageEjection,
     } satisfies OutlierDetectionConfig,
   })),
+  v.description('Takes endpoints out of the pick that fail more than the others (gRFC A50).'),
 );
 
-const policySchema = v.lazy((policy) =>
-  isObject(policy) && 'outlier_detection' in policy
-    ? v.pipe(
-        strictObject({ outlier_detection: outlierDetectionSchema }),
-        v.transform(({ outlier_detection: detection }) => detection),
-      )
-    : v.pipe(
-        leafPolicySchema,
-        v.transform((loadBalancing) => ({ loadBalancing, outlierDetection: undefined })),
-      ),
-);
-
-const serviceConfigSchema = strictObject({
-  loadBalancingConfig: v.optional(
-    v.pipe(v.array(v.unknown(), 'must be a list'), v.length(1, onePolicy), v.tuple([policySchema])),
+const policySchema = v.pipe(
+  strictObject({ ...leafPolicies, outlier_detection: v.optional(outlierDetectionSchema) }),
+  v.entries(1, onePolicy),
+  v.transform(
+    ({ outlier_detection: detection, ...policies }) =>
+      detection ?? { loadBalancing: toLoadBalancing(policies), outlierDetection: undefined },
   ),
-  methodConfig: v.optional(v.array(methodConfigSchema)),
-  healthCheckConfig: v.optional(strictObject({ serviceName: v.string('must be text') })),
+);
+
+/** What `parseServiceConfig` reads, for a configuration that a service config is part of. */
+export const serviceConfigSchema = strictObject({
+  loadBalancingConfig: v.optional(
+    v.pipe(onlyOne(policySchema), v.description('How calls are shared out among the endpoints: one policy.')),
+  ),
+  methodConfig: v.optional(
+    v.pipe(
+      list(methodConfigSchema),
+      v.rawCheck(({ dataset, addIssue }) => {
+        if (!dataset.typed) return;
+        const keys = new Set<string>();
+        for (const [index, { name: names }] of dataset.value.entries()) {
+          for (const [nameIndex, name] of names.entries()) {
+            const path = pathInside(dataset.value, index, 'name', nameIndex);
+            if (keys.has(keyOf(name))) addIssue({ message: 'must not be named twice', path });
+            keys.add(keyOf(name));
+          }
+        }
+      }),
+      v.description('Timeouts, retries and hedging, by method.'),
+    ),
+  ),
+  healthCheckConfig: v.optional(
+    v.pipe(
+      strictObject({
+        serviceName: v.pipe(text, v.description('The service that is asked for; "" is the server as a whole.')),
+      }),
+      v.description('Watches the health service of each endpoint (gRFC A17).'),
+    ),
+  ),
   retryThrottling: v.optional(retryThrottlingSchema),
 });
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
+function keyOf({ service, method }: { readonly service: string; readonly method: string }): string {
+  return `${service}/${method}`;
 }
 
 function toMethodConfig(entry: v.InferOutput<typeof methodConfigSchema>): MethodConfig {
   const { timeout: timeoutMs, waitForReady, retryPolicy, hedgingPolicy } = entry;
   return { timeoutMs, waitForReady, retryPolicy, hedgingPolicy };
-}
-
-/** `methodConfig[0].retryPolicy.maxAttempts 9 must be <= 5` */
-function describe(issue: v.BaseIssue<unknown>, json: unknown): string {
-  let path = '';
-  let given = json;
-  for (const { key } of issue.path ?? []) {
-    path += typeof key === 'number' ? `[${key}]` : `${path && '.'}${String(key)}`;
-    given = (given as Record<PropertyKey, unknown>)[key as PropertyKey];
-  }
-  if (issue.expected === 'never') return `${path} is not a field of the service config`;
-  if (given === undefined) return `${path} is missing`;
-  return `${path || 'the service config'} ${JSON.stringify(given)} ${issue.message}`;
 }
