@@ -49,14 +49,18 @@ export function runProgramFile(
   return run(process.execPath, [projectFile(path), ...args], options);
 }
 
+/** Whether a tool answers when it is asked for its version. */
+export async function isInstalled(tool: string, versionArgs: readonly string[]): Promise<boolean> {
+  return run(tool, versionArgs).then(
+    () => true,
+    () => false,
+  );
+}
+
 /** Skips the test, and says so, where a tool is not installed; with `CI` set it has to be there. */
 export async function skipWithout(t: TestContext, tool: string, versionArgs: readonly string[]): Promise<boolean> {
-  try {
-    await run(tool, versionArgs);
-    return false;
-  } catch {
-    if (process.env.CI) throw new Error(`${tool} is not installed`);
-    t.skip(`${tool} is not installed`);
-    return true;
-  }
+  if (await isInstalled(tool, versionArgs)) return false;
+  if (process.env.CI) throw new Error(`${tool} is not installed`);
+  t.skip(`${tool} is not installed`);
+  return true;
 }
