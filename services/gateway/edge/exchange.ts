@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify';
 import type { CallStatus, Metadata } from '#runtime/call/call.ts';
 import type { Observation } from '../stages/observe.ts';
 import type { RequestParts } from '../transcoding/bind.ts';
-import type { Route } from '../transcoding/routes.ts';
+import type { HttpRoute, Route } from '../transcoding/routes.ts';
 import type { ErrorWriter } from './errors.ts';
 import type { OpenStreams } from './open-streams.ts';
 
@@ -18,8 +18,8 @@ export interface Exchange extends RequestParts {
 }
 
 /** A route with all that happens to its requests. */
-export interface ServedRoute {
-  readonly route: Route;
+export interface ServedRoute<R extends HttpRoute = Route> {
+  readonly route: R;
   /** Throws RpcError for a request that goes nowhere; otherwise the reply is sent in time. */
   serve(exchange: Exchange): void;
 }

@@ -6,7 +6,7 @@ import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } fr
 import { Code, RpcError } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { HttpObserver, Observation } from '../stages/observe.ts';
-import type { Match, RouteTable } from '../transcoding/routes.ts';
+import type { HttpRoute, Match, RouteTable } from '../transcoding/routes.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
 import type { ServedRoute } from './exchange.ts';
 import { createOpenStreams } from './open-streams.ts';
@@ -27,7 +27,7 @@ export interface EdgeServerOptions {
   readonly host: string;
   /** 0 for any free one. */
   readonly port: number;
-  readonly routes: RouteTable<ServedRoute>;
+  readonly routes: RouteTable<ServedRoute<HttpRoute>>;
   readonly errors: ErrorWriter;
   readonly observer: HttpObserver;
   readonly log: Logger;
@@ -50,7 +50,7 @@ const requestIdSyntax = /^[\w.:/+=-]{1,128}$/;
 
 /** What is known of a request from its head. */
 interface Arrival {
-  readonly match: Match<ServedRoute> | undefined;
+  readonly match: Match<ServedRoute<HttpRoute>> | undefined;
   readonly observation: Observation;
 }
 
@@ -128,7 +128,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     return arrival;
   }
 
-  function matchOf(request: FastifyRequest): Match<ServedRoute> | undefined {
+  function matchOf(request: FastifyRequest): Match<ServedRoute<HttpRoute>> | undefined {
     try {
       return routes.match(request.method, pathOf(request.raw.url));
     } catch {
@@ -136,7 +136,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     }
   }
 
-  function refusalOf(match: Match<ServedRoute> | undefined, { method }: FastifyRequest): RpcError {
+  function refusalOf(match: Match<ServedRoute<HttpRoute>> | undefined, { method }: FastifyRequest): RpcError {
     if (match === undefined) return new RpcError(Code.INVALID_ARGUMENT, 'the path must be percent-encoded UTF-8');
     const allow = match.served === undefined ? match.allow : [];
     if (allow.length === 0) return new RpcError(Code.NOT_FOUND, 'no route has this path');

@@ -13,7 +13,7 @@ import { Histogram, type Registry } from 'prom-client';
 import type { CallStatus } from '#runtime/call/call.ts';
 import { Code, codeName } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
-import type { Route } from '../transcoding/routes.ts';
+import type { HttpRoute } from '../transcoding/routes.ts';
 
 /** What is seen of one request: filled in on its way, and told when its response has closed. */
 export interface Observation {
@@ -27,7 +27,12 @@ export interface Observation {
 
 export interface HttpObserver {
   /** `route` is undefined for a request that none takes. */
-  observe(request: IncomingMessage, response: ServerResponse, route: Route | undefined, requestId: string): Observation;
+  observe(
+    request: IncomingMessage,
+    response: ServerResponse,
+    route: HttpRoute | undefined,
+    requestId: string,
+  ): Observation;
   /** Requests by `method route code`. */
   counters(): Record<string, number>;
 }
@@ -54,11 +59,11 @@ export function createHttpObserver(options: {
   });
   const tracer = trace.getTracer('tandem-gateway');
   const series = new Map<
-    Route | undefined,
+    HttpRoute | undefined,
     Map<number, { observe(seconds: number): void; name: string; count: number }>
   >();
 
-  function count(route: Route | undefined, code: number, durationMs: number): void {
+  function count(route: HttpRoute | undefined, code: number, durationMs: number): void {
     let byCode = series.get(route);
     if (byCode === undefined) series.set(route, (byCode = new Map()));
     let one = byCode.get(code);
@@ -79,7 +84,7 @@ export function createHttpObserver(options: {
 
   function writeLog(
     request: IncomingMessage,
-    route: Route | undefined,
+    route: HttpRoute | undefined,
     fields: AccessFields,
     status?: CallStatus,
   ): void {
@@ -123,7 +128,7 @@ export function createHttpObserver(options: {
   };
 
   /** https://opentelemetry.io/docs/specs/semconv/http/http-spans/ */
-  function startSpan(request: IncomingMessage, route: Route | undefined) {
+  function startSpan(request: IncomingMessage, route: HttpRoute | undefined) {
     const parent = propagation.extract(ROOT_CONTEXT, request.headers);
     const name = route ? `${route.httpMethod} ${route.template.text}` : `${request.method}`;
     const [path, query] = (request.url ?? '').split('?', 2);

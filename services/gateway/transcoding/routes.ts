@@ -2,12 +2,16 @@ import { ConfigError } from '#runtime/process/config.ts';
 import type { HttpRule, ServiceMethod } from '../descriptors.ts';
 import { type PathTemplate, parsePathTemplate, type Segment } from './path-template.ts';
 
-/** One way of HTTP to a method: an `HttpRule` without the additional ones. */
-export interface Route {
-  readonly service: ServiceMethod;
+/** What requests a route takes. */
+export interface HttpRoute {
   /** `*` for any. */
   readonly httpMethod: string;
   readonly template: PathTemplate;
+}
+
+/** One way of HTTP to a method: an `HttpRule` without the additional ones. */
+export interface Route extends HttpRoute {
+  readonly service: ServiceMethod;
   /** The field that the body holds, `*` for all that the path does not, empty for no body. */
   readonly body: string;
   /** The field of the response that is the whole body of the reply; empty for all of it. */
@@ -73,7 +77,7 @@ export function createRouteTable<T extends { readonly route: Route }>(all: Itera
     const methods = methodsAt(root, route.template);
     const other = methods.get(route.httpMethod);
     if (other === undefined) methods.set(route.httpMethod, served);
-    else problems.push(`${describe(route)} conflicts with ${describe(other.route)}`);
+    else problems.push(`${describeRoute(route)} conflicts with ${describeRoute(other.route)}`);
   }
   if (problems.length > 0) throw new ConfigError(problems);
 
@@ -148,6 +152,7 @@ function childOf<T>(node: Node<T>, segment: Segment): Node<T> {
   return child;
 }
 
-function describe({ httpMethod, template, service }: Route): string {
+/** A route in the words of a problem. */
+export function describeRoute({ httpMethod, template, service }: Route): string {
   return `${httpMethod} ${template.text} of ${service.method.path.slice(1)}`;
 }
