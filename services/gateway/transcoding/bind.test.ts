@@ -1,24 +1,32 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { fromBinary, type JsonValue, toJson } from '@bufbuild/protobuf';
+import { fromBinary, type JsonValue, type Message, toJson } from '@bufbuild/protobuf';
 import type { HttpRule } from '../descriptors.ts';
-import { compileProto, libraryProto } from '../testdata/build.ts';
+import { compileProto, libraryProto, nastyProtos } from '../testdata/build.ts';
 import { createRequestBinder } from './bind.ts';
+import type { RawBody } from './http-body.ts';
 import { createRouteTable, routesOf } from './routes.ts';
 import { violationsOf } from './testing.ts';
 
 const { methods, types } = compileProto(libraryProto);
-const routes = methods.flatMap(routesOf);
-const table = createRouteTable(routes.map((route) => ({ route, bind: createRequestBinder(route, types) })));
+const bind = binderOf(libraryProto);
+const nasty = compileProto(nastyProtos);
+const bindNasty = binderOf(nastyProtos);
+const nastyMethods = (name: string) => nasty.methods.filter(({ method }) => method.path.endsWith(`/${name}`));
 
 /** The message that a request becomes, as JSON. */
-function bind(httpMethod: string, url: string, body = ''): JsonValue {
-  const [path = '', query = ''] = url.split('?', 2);
-  const match = table.match(httpMethod, path);
-  assert.ok(match.served, `no route for ${url}`);
-  const { input } = match.served.route.service;
-  const bytes = match.served.bind({ segments: match.segments, query, body });
-  return toJson(input, fromBinary(input, bytes), { registry: types });
+function binderOf(proto: string) {
+  const { methods, types } = compileProto(proto);
+  const routes = methods.flatMap(routesOf);
+  const table = createRouteTable(routes.map((route) => ({ route, bind: createRequestBinder(route, types) })));
+  return (httpMethod: string, url: string, body: string | RawBody = ''): JsonValue => {
+    const [path = '', query = ''] = url.split('?', 2);
+    const match = table.match(httpMethod, path);
+    assert.ok(match.served, `no route for ${url}`);
+    const { input } = match.served.route.service;
+    const bytes = match.served.bind({ segments: match.segments, query, body });
+    return toJson(input, fromBinary(input, bytes), { registry: types });
+  };
 }
 
 describe('request binder', () => {
@@ -100,7 +108,7 @@ describe('request binder', () => {
       'PATCH',
       '/v1/shelves/a/books/b',
       '{"title":"T","name":"other"}',
-      { book: { name: 'shelves/a/books/b', title: 'T' } },
+      { book: { name: 'shelves/a/books/b', title: 'T' }, updateMask: 'title' },
     ],
     ['no body where one may be', 'PATCH', '/v1/shelves/a/books/b', '', { book: { name: 'shelves/a/books/b' } }],
     ['a list as the body', 'PUT', '/v1/tags/x', '["a","b"]', { name: 'x', tags: ['a', 'b'] }],
@@ -117,6 +125,129 @@ describe('request binder', () => {
   for (const [name, httpMethod, url, body, message] of good) {
     it(`takes ${name}`, () => {
       assert.deepEqual(bind(httpMethod, url, body), message);
+    });
+  }
+
+  const patch = '/nasty/patch/things/1';
+  const goodNasty: [name: string, httpMethod: string, url: string, body: string | RawBody, message: JsonValue][] = [
+    [
+      'the fields of a PATCH as its mask, but for those of the path',
+      'PATCH',
+      patch,
+      '{"name":"things/2","key":"","child":{"since":null,"flag":true},"config":{"a":{"b":1}}}',
+      {
+        thing: { name: 'things/1', child: { flag: true }, config: { a: { b: 1 } } },
+        updateMask: 'key,child.since,child.flag,config.a.b',
+      },
+    ],
+    [
+      'the mask of a PATCH that has one',
+      'PATCH',
+      `${patch}?update_mask=child.size,flag`,
+      '{"size":"1"}',
+      { thing: { name: 'things/1', size: '1' }, updateMask: 'child.size,flag' },
+    ],
+    [
+      'everything as the mask',
+      'PATCH',
+      `${patch}?updateMask=*`,
+      '{}',
+      { thing: { name: 'things/1' }, updateMask: '*' },
+    ],
+    ['a PATCH of nothing', 'PATCH', `${patch}?update_mask=`, '{}', { thing: { name: 'things/1' }, updateMask: '' }],
+    ['a mask in the body as it is', 'PATCH', '/nasty/patch', '{"thing":{"size":"1"}}', { thing: { size: '1' } }],
+    ['a PUT without a mask', 'PUT', patch, '{"size":"1"}', { thing: { name: 'things/1', size: '1' } }],
+    [
+      'structs in the query',
+      'GET',
+      '/nasty/query?struct={"a":[1]}&value="x"&list=[null]&child.value=null&null_value=NULL_VALUE',
+      '',
+      { struct: { a: [1] }, value: 'x', list: [null], child: { value: null } },
+    ],
+    [
+      'a raw body',
+      'POST',
+      '/nasty/raw',
+      { contentType: 'image/png', data: Uint8Array.of(0, 255) },
+      { contentType: 'image/png', data: 'AP8=' },
+    ],
+    [
+      'a raw body beside path and query',
+      'PUT',
+      '/nasty/files/a/b?version=2',
+      { contentType: '', data: Uint8Array.of(65) },
+      { name: 'a/b', content: { data: 'QQ==' }, version: 2 },
+    ],
+    ['a message whose JSON is one value', 'POST', '/nasty.v1.Nasty/EchoText', '"grüß"', 'grüß'],
+  ];
+  for (const [name, httpMethod, url, body, message] of goodNasty) {
+    it(`takes ${name}`, () => {
+      assert.deepEqual(bindNasty(httpMethod, url, body), message);
+    });
+  }
+
+  it('takes names that JSON cannot write in a mask of the query', () => {
+    const [method] = nastyMethods('Patch');
+    assert.ok(method);
+    const [route] = routesOf(method);
+    assert.ok(route);
+    const bytes = createRequestBinder(
+      route,
+      nasty.types,
+    )({
+      segments: ['nasty', 'patch', 'things', '1'],
+      query: 'update_mask=line_1,homeAddress.cityName,home_address.city_name',
+      body: '{}',
+    });
+    const { updateMask } = fromBinary(method.input, bytes) as Message & { updateMask: { paths: string[] } };
+    assert.deepEqual(updateMask.paths, ['line_1', 'home_address.city_name', 'home_address.city_name']);
+  });
+
+  const badNasty: [name: string, httpMethod: string, url: string, body: string, violations: string[]][] = [
+    [
+      'a mask that is none',
+      'PATCH',
+      `${patch}?update_mask=a,,b`,
+      '{}',
+      ['update_mask: must be field paths such as "name,homeAddress.city", is "a,,b"'],
+    ],
+    ['a mask given twice', 'PATCH', `${patch}?update_mask=a&update_mask=b`, '{}', ['update_mask: must be given once']],
+    ['a struct that is no JSON', 'GET', '/nasty/query?struct={', '', ['struct: must be JSON, is "{"']],
+    ['a struct that is no object', 'GET', '/nasty/query?struct=1', '', ['struct: must be an object, is 1']],
+    ['hexadecimal numbers in the path', 'GET', '/nasty/deep/a/b/of/0x10', '', ['size: must be int64, is "0x10"']],
+    [
+      'a member of the oneof of the body',
+      'PUT',
+      '/nasty/body/text?number=1',
+      '"x"',
+      ['number: must not be given together with text, which is the body'],
+    ],
+    [
+      'parameters where a message is one value',
+      'POST',
+      '/nasty.v1.Nasty/EchoText?value=x',
+      '',
+      ['value: must be in the body: this route takes no query parameters'],
+    ],
+    ['parameters of nothing', 'DELETE', '/nasty/nothing?x=1', '', ['x: is not a field']],
+    ['a bad value alone', 'POST', '/nasty.v1.Nasty/EchoText', '5', ['the body must be string, is 5']],
+    [
+      'a bad time alone',
+      'POST',
+      '/nasty.v1.Nasty/EchoTime',
+      '"2025-02-30T00:00:00Z"',
+      ['must be an RFC 3339 time such as "2025-01-31T12:00:00Z", is "2025-02-30T00:00:00Z"'].map(
+        (words) => `the body ${words}`,
+      ),
+    ],
+    ['a message without its required field', 'POST', '/nasty/legacy', '{"note":"x"}', ['id: is required']],
+  ];
+  for (const [name, httpMethod, url, body, violations] of badNasty) {
+    it(`refuses ${name}`, () => {
+      assert.deepEqual(
+        violationsOf(() => bindNasty(httpMethod, url, body)),
+        violations,
+      );
     });
   }
 

@@ -3,16 +3,21 @@ import {
   type DescField,
   type DescMessage,
   type JsonValue,
+  type Message,
   type Registry,
   ScalarType,
-  toBinary,
 } from '@bufbuild/protobuf';
+import { reflect } from '@bufbuild/protobuf/reflect';
 import { badRequest, type FieldViolation } from '#runtime/call/details.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
-import { fieldsOf, isSingleValue } from './fields.ts';
-import { mergeJson, parseJson } from './json.ts';
+import { fieldsOf, isSingleValue, typeInWords } from './fields.ts';
+import type { RawBody } from './http-body.ts';
+import { encodeMessage, mergeJson } from './json.ts';
+import { parseJson } from './json-text.ts';
 import { captureVariable, type Variable } from './path-template.ts';
 import type { Route } from './routes.ts';
+import { pathsOf, updateMaskField } from './update-mask.ts';
+import { maxViolations, mustBe } from './violations.ts';
 
 /** The parts of an HTTP request that make a message. */
 export interface RequestParts {
@@ -20,8 +25,8 @@ export interface RequestParts {
   readonly segments: readonly string[];
   /** What follows the `?`; empty for none. */
   readonly query: string;
-  /** Empty for none. */
-  readonly body: string;
+  /** JSON, empty for none; or what goes into a `google.api.HttpBody` as it is, where `takesRawBody`. */
+  readonly body: string | RawBody;
 }
 
 /** The request message, as bytes. Throws RpcError INVALID_ARGUMENT with a `google.rpc.BadRequest`. */
@@ -32,62 +37,86 @@ interface Tree {
   [jsonName: string]: JsonValue;
 }
 
+/** A field mask that is written as in the proto, `address_line_1`, for which JSON has no word. */
+interface Mask {
+  readonly path: readonly DescField[];
+  readonly paths: readonly string[];
+}
+
+/** What the path and the query say. */
+interface Parameters {
+  readonly tree: Tree;
+  readonly masks: Mask[];
+}
+
 /**
  * Compiles how the requests of a route become messages. A field comes from one place only: the path, the body, or the
  * query, which takes what the other two leave. Everything is read as canonical proto3 JSON.
  *
  * @throws Error for a route that does not fit its message.
  */
-export function createRequestBinder({ service: { input }, template, body }: Route, types: Registry): RequestBinder {
+export function createRequestBinder(route: Route, types: Registry): RequestBinder {
+  const { template, body } = route;
+  const { input } = route.service;
   const variables = template.variables.map((variable) => ({ variable, path: variablePath(input, variable) }));
   const bodyField = body === '' || body === '*' ? undefined : bodyFieldOf(input, body);
+  const maskField = updateMaskField(route);
   const bound = new Set(variables.map(({ path }) => path.map(({ name }) => name).join('.')));
   if (bodyField) bound.add(bodyField.name);
 
-  return ({ segments, query, body: text }) => {
+  return ({ segments, query, body: content }) => {
     const message = create(input);
-    if (text !== '') {
-      if (bodyField) {
-        parseJson(text); // Alone it must be JSON, or it could close the object and add fields of its own.
-        mergeJson(message, input, `{${JSON.stringify(bodyField.jsonName)}:${text}}`, types);
-      } else if (body === '*') {
-        mergeJson(message, input, text, types);
-      } else {
-        throw new RpcError(Code.INVALID_ARGUMENT, 'this route takes no body');
-      }
-    }
+    const json = content === '' ? undefined : takeBody(message, content);
     if (variables.length > 0 || query !== '') {
-      const tree: Tree = Object.create(null) as Tree;
+      const parameters: Parameters = { tree: Object.create(null) as Tree, masks: [] };
       for (const { variable, path } of variables) {
-        const problem = place(tree, path, captureText(variable, segments));
+        const problem = place(parameters, path, captureText(variable, segments));
         if (problem !== undefined) throw badRequest([{ field: variable.fieldPath, description: problem }]);
       }
-      if (query !== '') bindQuery(tree, query);
-      mergeJson(message, input, tree, types);
+      if (query !== '') bindQuery(parameters, query, content !== '');
+      mergeJson(message, input, parameters.tree, types);
+      for (const { path, paths } of parameters.masks) setMask(input, message, path, paths);
     }
-    return toBinary(input, message);
+    if (maskField && json !== undefined && !hasPaths(message, maskField)) {
+      const paths = pathsOf(bodyField?.message ?? input, json, (path) => bound.has(`${body}.${path}`));
+      if (paths.length > 0) setMask(input, message, [maskField], paths);
+    }
+    return encodeMessage(message, input);
   };
 
-  function bindQuery(tree: Tree, query: string): void {
+  /** The JSON of the body, if it is any. */
+  function takeBody(message: Message, content: string | RawBody): JsonValue | undefined {
+    if (body === '') throw new RpcError(Code.INVALID_ARGUMENT, 'this route takes no body');
+    if (typeof content !== 'string') {
+      if (bodyField?.message) setMessage(input, message, bodyField, create(bodyField.message, { ...content }));
+      else Object.assign(message, content);
+      return undefined;
+    }
+    const json = parseJson(content);
+    mergeJson(message, input, bodyField ? { [bodyField.jsonName]: json } : json, types);
+    return json;
+  }
+
+  function bindQuery(parameters: Parameters, query: string, hasBody: boolean): void {
     const violations: FieldViolation[] = [];
     for (const pair of query.split('&')) {
       if (pair === '') continue;
       const equals = pair.indexOf('=');
       const name = decodeQuery(equals === -1 ? pair : pair.slice(0, equals));
       const value = equals === -1 ? '' : decodeQuery(pair.slice(equals + 1));
-      const problem = bindParameter(tree, name, value);
+      const problem = bindParameter(parameters, name, value, hasBody);
       if (problem !== undefined) violations.push({ field: name, description: problem });
       if (violations.length >= maxViolations) break;
     }
     if (violations.length > 0) throw badRequest(violations);
   }
 
-  function bindParameter(tree: Tree, name: string, value: string): string | undefined {
+  function bindParameter(parameters: Parameters, name: string, value: string, hasBody: boolean): string | undefined {
     if (body === '*') return 'must be in the body: this route takes no query parameters';
     const path = fieldPath(input, name);
     if (path === undefined) return 'is not a field';
     const field = path.at(-1) as DescField;
-    if (field.fieldKind === 'map' || (field.message && !isQueryValue(field.message))) {
+    if (field.fieldKind === 'map' || (field.message && !isQueryValue(field.message) && !isStruct(field.message))) {
       return 'cannot be given as a query parameter';
     }
     let prefix = '';
@@ -95,25 +124,34 @@ export function createRequestBinder({ service: { input }, template, body }: Rout
       prefix = prefix === '' ? part : `${prefix}.${part}`;
       if (bound.has(prefix)) return `is taken from the ${bodyField?.name === prefix ? 'body' : 'path'}`;
     }
-    return place(tree, path, value);
+    if (hasBody && bodyField?.oneof && path[0]?.oneof === bodyField.oneof) {
+      return `must not be given together with ${bodyField.name}, which is the body`;
+    }
+    return place(parameters, path, value);
   }
 }
 
-const maxViolations = 20;
-
 /** Puts the text of a value into its place; what is wrong with it, if it does not go there. */
-function place(tree: Tree, path: readonly DescField[], text: string): string | undefined {
+function place({ tree, masks }: Parameters, path: readonly DescField[], text: string): string | undefined {
   let node = tree;
   for (const field of path.slice(0, -1)) {
     node[field.jsonName] ??= Object.create(null) as Tree;
     node = node[field.jsonName] as Tree;
   }
   const field = path.at(-1) as DescField;
-  // The JSON reader would take anything behind the `s`.
-  if (field.message?.typeName === 'google.protobuf.Duration' && !/^-?\d+(\.\d{1,9})?s$/.test(text)) {
-    return `must be seconds such as "1.5s", is ${JSON.stringify(text.slice(0, 50))}`;
+  let value = toJsonValue(field, text);
+  if (field.fieldKind === 'message' && isStruct(field.message)) {
+    try {
+      value = parseJson(text);
+    } catch {
+      return mustBe('JSON', text);
+    }
+  } else if (field.fieldKind === 'message' && field.message.typeName === 'google.protobuf.FieldMask') {
+    const paths = text === '' ? [] : text.split(',').map(snakeCase);
+    if (!paths.every((one) => /^[^\s.]+(?:\.[^\s.]+)*$/u.test(one))) return mustBe(typeInWords(field), text);
+    masks.push({ path, paths });
+    value = '';
   }
-  const value = toJsonValue(field, text);
   const existing = node[field.jsonName];
   if (field.fieldKind === 'list') {
     if (existing === undefined) node[field.jsonName] = [value];
@@ -129,11 +167,32 @@ function toJsonValue(field: DescField, text: string): JsonValue {
   if (field.enum) return /^-?\d+$/.test(text) ? Number(text) : text;
   const scalar = field.scalar ?? wrappedScalar(field.message);
   if (scalar === ScalarType.BOOL) return text === 'true' ? true : text === 'false' ? false : text;
-  // JSON writes `homeAddress`; in a URL people write `home_address`, as in the proto.
-  if (field.message?.typeName === 'google.protobuf.FieldMask') {
-    return text.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
-  }
   return text;
+}
+
+/** A path of a field mask by proto names; with a `_` it is one already. */
+function snakeCase(path: string): string {
+  return path.includes('_') ? path : path.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+function hasPaths(message: Message, maskField: DescField): boolean {
+  const mask = (message as unknown as Record<string, { readonly paths: readonly string[] } | undefined>)[
+    maskField.localName
+  ];
+  return mask !== undefined && mask.paths.length > 0;
+}
+
+function setMask(desc: DescMessage, message: Message, path: readonly DescField[], paths: readonly string[]): void {
+  let parent = reflect(desc, message);
+  for (const field of path.slice(0, -1)) parent = parent.get(field) as typeof parent;
+  const field = path.at(-1);
+  if (field?.fieldKind === 'message') {
+    setMessage(parent.desc, parent.message, field, create(field.message, { paths: [...paths] }));
+  }
+}
+
+function setMessage(desc: DescMessage, message: Message, field: DescField, value: Message): void {
+  if (field.message) reflect(desc, message).set(field, reflect(field.message, value));
 }
 
 function wrappedScalar(desc: DescMessage): ScalarType | undefined {
@@ -141,6 +200,11 @@ function wrappedScalar(desc: DescMessage): ScalarType | undefined {
 }
 
 const shapelessTypes = new Set(['Any', 'Struct', 'Value', 'ListValue'].map((name) => `google.protobuf.${name}`));
+
+/** Whether the JSON of a message may be anything; in a query it is written as JSON. */
+function isStruct(desc: DescMessage): boolean {
+  return shapelessTypes.has(desc.typeName) && desc.typeName !== 'google.protobuf.Any';
+}
 
 /** Whether the JSON of a message is a text or a number. */
 export function isQueryValue(desc: DescMessage): boolean {
@@ -150,7 +214,7 @@ export function isQueryValue(desc: DescMessage): boolean {
 /** Follows names such as `book.author_name` or `book.authorName`; only the last field may repeat. */
 function fieldPath(root: DescMessage, name: string): DescField[] | undefined {
   const path: DescField[] = [];
-  let desc: DescMessage | undefined = root;
+  let desc: DescMessage | undefined = isSingleValue(root) ? undefined : root;
   for (const part of name.split('.')) {
     const field: DescField | undefined = desc && fieldsOf(desc).get(part);
     if (field === undefined) return undefined;

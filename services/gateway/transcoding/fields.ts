@@ -1,4 +1,11 @@
-import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
+import {
+  type DescEnum,
+  type DescField,
+  type DescMessage,
+  type JsonObject,
+  type Registry,
+  ScalarType,
+} from '@bufbuild/protobuf';
 
 /** Types of `google.protobuf` whose JSON is no object of their fields. */
 const specialTypes = new Map([
@@ -37,17 +44,27 @@ export function fieldsOf(desc: DescMessage): ReadonlyMap<string, DescField> {
   return fields;
 }
 
+/** The type of the message in the JSON of an `Any`, if it is known. */
+export function typeOfAny({ '@type': url }: JsonObject, types: Registry): DescMessage | undefined {
+  return typeof url === 'string' ? types.getMessage(url.slice(url.lastIndexOf('/') + 1)) : undefined;
+}
+
 /** The type of a field's values in words: `must be <words>`. */
-export function typeInWords(field: DescField): string {
+export function typeInWords(field: {
+  readonly enum?: DescEnum | undefined;
+  readonly message?: DescMessage | undefined;
+  readonly scalar?: ScalarType | undefined;
+}): string {
   if (field.enum) {
     const names = field.enum.values.map(({ name }) => name);
     return names.length > 10 ? `a value of ${field.enum.typeName}` : `one of ${names.join(', ')}`;
   }
   if (field.message) return specialTypes.get(field.message.typeName) ?? 'an object';
-  return scalarName(field.scalar);
+  return field.scalar === undefined ? 'a value' : scalarInWords(field.scalar);
 }
 
-function scalarName(scalar: ScalarType): string {
+/** A scalar type by what its JSON is: there `sint32` and `sfixed32` are written as `int32` is. */
+export function scalarInWords(scalar: ScalarType): string {
   switch (scalar) {
     case ScalarType.BYTES:
       return 'base64';

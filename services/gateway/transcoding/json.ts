@@ -1,49 +1,54 @@
 import {
-  create,
+  type DescField,
   type DescMessage,
   fromBinary,
   type JsonObject,
   type JsonValue,
   type Message,
   mergeFromJson,
-  mergeFromJsonString,
   type Registry,
+  ScalarType,
+  toBinary,
   toJson,
 } from '@bufbuild/protobuf';
+import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import { badRequest } from '#runtime/call/details.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
-import { fieldsOf } from './fields.ts';
+import { findUncanonical } from './canonical.ts';
+import { fieldsOf, isSingleValue, scalarInWords, typeInWords } from './fields.ts';
 import type { Route } from './routes.ts';
-import { findRoundedIntegers, findViolations, isObject, mustBe } from './violations.ts';
+import { findMissing, findViolations, isObject, mustBe } from './violations.ts';
 
 /**
- * Merges canonical proto3 JSON into a message: https://protobuf.dev/programming-guides/json/. Text is refused for
- * duplicate keys too, and for 64-bit integers as numbers past 2^53, which JSON.parse would silently round.
+ * Merges canonical proto3 JSON into a message: https://protobuf.dev/programming-guides/json/
  *
  * @throws RpcError INVALID_ARGUMENT with a `google.rpc.BadRequest` that names each field at fault.
  */
-export function mergeJson(message: Message, desc: DescMessage, json: string | JsonObject, types: Registry): void {
+export function mergeJson(message: Message, desc: DescMessage, json: JsonValue, types: Registry): void {
   try {
-    if (typeof json !== 'string') mergeFromJson(desc, message, json, { registry: types });
-    else mergeFromJsonString(desc, message, json, { registry: types });
+    mergeFromJson(desc, message, json, { registry: types });
   } catch (error) {
-    const value = typeof json === 'string' ? parseJson(json) : json;
-    if (!isObject(value)) throw new RpcError(Code.INVALID_ARGUMENT, `the body ${mustBe('an object', value)}`);
-    const violations = findViolations(desc, value, types);
+    if (isSingleValue(desc)) throw badBody(mustBe(typeInWords({ message: desc }), json));
+    if (!isObject(json)) throw badBody(mustBe('an object', json));
+    const violations = findViolations(desc, json, types);
     throw violations.length > 0 ? badRequest(violations) : new RpcError(Code.INVALID_ARGUMENT, plainMessage(error));
   }
-  if (typeof json === 'string' && /\d{16}/.test(json)) {
-    const violations = findRoundedIntegers(desc, parseJson(json) as JsonObject);
-    if (violations.length > 0) throw badRequest(violations);
-  }
+  const violations = findUncanonical(desc, json, types);
+  if (violations.length === 0) return;
+  throw isSingleValue(desc) ? badBody(violations[0]?.description ?? '') : badRequest(violations);
 }
 
-/** Parses JSON text. Throws RpcError INVALID_ARGUMENT if it is none. */
-export function parseJson(text: string): JsonValue {
+/**
+ * The bytes of a message.
+ *
+ * @throws RpcError INVALID_ARGUMENT with a `google.rpc.BadRequest` that names the required fields (of proto2) it lacks.
+ */
+export function encodeMessage(message: Message, desc: DescMessage): Uint8Array {
   try {
-    return JSON.parse(text) as JsonValue;
+    return toBinary(desc, message);
   } catch (error) {
-    throw new RpcError(Code.INVALID_ARGUMENT, `the body is not JSON: ${(error as Error).message}`);
+    const violations = findMissing(desc, message);
+    throw violations.length > 0 ? badRequest(violations) : error;
   }
 }
 
@@ -58,13 +63,38 @@ export function createReplyWriter(route: Route, types: Registry): (message: Uint
   if (route.responseBody === '') {
     return (message) => JSON.stringify(toJson(output, fromBinary(output, message), options));
   }
-  const field = fieldsOf(output).get(route.responseBody);
-  if (field === undefined) throw new Error(`response_body ${route.responseBody} is not a field of ${output.typeName}`);
-  const { jsonName } = field;
-  // JSON leaves out a field that has its default value, but a body cannot be nothing.
-  const unset = (toJson(output, create(output), { alwaysEmitImplicit: true }) as JsonObject)[jsonName] ?? null;
+  const field = responseBodyField(route);
+  const unset = unsetJson(field);
   return (message) =>
-    JSON.stringify((toJson(output, fromBinary(output, message), options) as JsonObject)[jsonName] ?? unset);
+    JSON.stringify((toJson(output, fromBinary(output, message), options) as JsonObject)[field.jsonName] ?? unset);
+}
+
+/** The field that `response_body` names. Throws an `Error` if there is none. */
+export function responseBodyField({ service: { output }, responseBody }: Route): DescField {
+  const field = isSingleValue(output) ? undefined : fieldsOf(output).get(responseBody);
+  if (field === undefined) throw new Error(`response_body ${responseBody} is not a field of ${output.typeName}`);
+  return field;
+}
+
+/** JSON leaves out a field that has its default value, but a body cannot be nothing. */
+function unsetJson(field: DescField): JsonValue {
+  if (field.fieldKind === 'list') return [];
+  if (field.fieldKind === 'map') return {};
+  if (field.presence !== FeatureSet_FieldPresence.IMPLICIT) return null;
+  if (field.enum) return field.enum.values[0]?.name ?? null;
+  switch (field.scalar) {
+    case ScalarType.BOOL:
+      return false;
+    case ScalarType.STRING:
+    case ScalarType.BYTES:
+      return '';
+    default:
+      return scalarInWords(field.scalar as ScalarType).endsWith('64') ? '0' : 0;
+  }
+}
+
+function badBody(problem: string): RpcError {
+  return new RpcError(Code.INVALID_ARGUMENT, `the body ${problem}`);
 }
 
 /** The words of an error of @bufbuild/protobuf, from the field on. */

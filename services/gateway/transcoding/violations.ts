@@ -4,15 +4,20 @@ import {
   fromJson,
   type JsonObject,
   type JsonValue,
+  type Message,
   type Registry,
 } from '@bufbuild/protobuf';
+import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
+import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '#runtime/call/details.ts';
-import { fieldsOf, isSingleValue, typeInWords } from './fields.ts';
+import { fieldsOf, isSingleValue, scalarInWords, typeInWords, typeOfAny } from './fields.ts';
 
-const maxViolations = 20;
+/** How many faults of a request its sender is told. */
+export const maxViolations = 20;
 /** A bad request may be long; this bounds what is spent on telling why. */
 const maxValues = 10_000;
 const maxDepth = 100;
+const tooDeep = `must not be nested deeper than ${maxDepth}`;
 
 /**
  * What is wrong with JSON that could not be read, field by field: at most 20 violations among the first 10,000 values, so
@@ -25,7 +30,7 @@ export function findViolations(desc: DescMessage, json: JsonObject, types: Regis
   return found;
 
   function visitMessage(message: DescMessage, json: JsonValue, path: string, depth: number): void {
-    if (depth > maxDepth) return add(path, `must not be nested deeper than ${maxDepth}`);
+    if (depth > maxDepth) return add(path, tooDeep);
     if (!isObject(json)) return add(path, mustBe('an object', json));
     const fields = fieldsOf(message);
     const seen = new Map<unknown, string>();
@@ -34,26 +39,56 @@ export function findViolations(desc: DescMessage, json: JsonObject, types: Regis
       const field = fields.get(key);
       const fieldPath = `${path}${path && '.'}${field?.name ?? key}`;
       if (field === undefined) {
-        if (!isReadable(message, { [key]: value })) add(fieldPath, 'is not a field');
+        if (problemOf(message, { [key]: value }) !== undefined) add(fieldPath, 'is not a field');
         continue;
       }
       const other = seen.get(field.oneof ?? field);
       if (other !== undefined) add(fieldPath, `must not be given together with ${other}`);
       seen.set(field.oneof ?? field, key);
-      for (const { item, itemPath, alone } of itemsOf(field, key, value, fieldPath)) {
-        if (isEnough()) return;
-        if (field.message && !isSingleValue(field.message)) visitMessage(field.message, item, itemPath, depth + 1);
-        else if (!isReadable(message, alone)) add(itemPath, mustBe(typeInWords(field), item));
-      }
+      visitField(message, field, key, value, fieldPath, depth);
     }
   }
 
-  function isReadable(message: DescMessage, json: JsonObject): boolean {
+  function visitField(
+    message: DescMessage,
+    field: DescField,
+    key: string,
+    value: JsonValue,
+    path: string,
+    depth: number,
+  ): void {
+    for (const { item, itemPath, alone, keyAlone } of itemsOf(field, key, value, path)) {
+      if (isEnough()) return;
+      if (field.message && !isSingleValue(field.message)) {
+        if (field.fieldKind === 'map' && keyAlone && problemOf(message, keyAlone) !== undefined) {
+          add(itemPath, `must have a key that is ${scalarInWords(field.mapKey)}`);
+        }
+        visitMessage(field.message, item, itemPath, depth + 1);
+        continue;
+      }
+      const problem = problemOf(message, alone);
+      if (problem === undefined) continue;
+      const inner = field.message?.typeName === 'google.protobuf.Any' ? innerOf(item) : undefined;
+      if (inner !== undefined) visitMessage(inner.desc, inner.json, itemPath, depth + 1);
+      else add(itemPath, problem === tooDeep ? problem : mustBe(typeInWords(field), item));
+    }
+  }
+
+  /** What an `Any` of a known type holds. */
+  function innerOf(json: JsonValue): { readonly desc: DescMessage; readonly json: JsonObject } | undefined {
+    if (!isObject(json)) return undefined;
+    const desc = typeOfAny(json, types);
+    if (desc === undefined || isSingleValue(desc)) return undefined;
+    const { '@type': _, ...rest } = json;
+    return { desc, json: rest };
+  }
+
+  function problemOf(message: DescMessage, json: JsonObject): string | undefined {
     try {
-      fromJson(message, json, { registry: types });
-      return true;
-    } catch {
-      return false;
+      fromJson(message, json, { registry: types, recursionLimit: maxDepth });
+      return undefined;
+    } catch (error) {
+      return /recursion depth/.test(String(error)) ? tooDeep : String(error);
     }
   }
 
@@ -66,27 +101,25 @@ export function findViolations(desc: DescMessage, json: JsonObject, types: Regis
   }
 }
 
-/**
- * The 64-bit integers in JSON that was read, which came as numbers past 2^53: JSON.parse has rounded them, and whatever
- * was meant, it may not be what is left.
- */
-export function findRoundedIntegers(desc: DescMessage, json: JsonObject): FieldViolation[] {
+/** The required fields of proto2 that a message lacks. */
+export function findMissing(desc: DescMessage, message: Message): FieldViolation[] {
   const found: FieldViolation[] = [];
-  visitMessage(desc, json, '');
-  return found;
+  visitMessage(reflect(desc, message), '');
+  return found.slice(0, maxViolations);
 
-  function visitMessage(message: DescMessage, json: JsonValue, path: string): void {
-    if (!isObject(json)) return;
-    const fields = fieldsOf(message);
-    for (const [key, value] of Object.entries(json)) {
-      const field = fields.get(key);
-      if (field === undefined) continue;
-      for (const { item, itemPath } of itemsOf(field, key, value, `${path}${path && '.'}${field.name}`)) {
-        if (found.length >= maxViolations) return;
-        if (field.message && !isSingleValue(field.message)) visitMessage(field.message, item, itemPath);
-        else if (typeof item === 'number' && !Number.isSafeInteger(item) && /^u?int64$/.test(typeInWords(field))) {
-          const description = `must be ${typeInWords(field)} as a string, since JSON numbers past 2^53 lose digits`;
-          found.push({ field: itemPath, description });
+  function visitMessage(message: ReflectMessage, path: string): void {
+    for (const field of message.fields) {
+      const fieldPath = `${path}${path && '.'}${field.name}`;
+      if (!message.isSet(field)) {
+        if (field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED)
+          found.push({ field: fieldPath, description: 'is required' });
+      } else if (field.fieldKind === 'message') {
+        visitMessage(message.get(field), fieldPath);
+      } else if (field.message) {
+        const items = message.get(field) as Iterable<ReflectMessage> | Iterable<[string | number, ReflectMessage]>;
+        for (const [index, item] of [...items].entries()) {
+          const [key, value] = Array.isArray(item) ? item : [index, item];
+          visitMessage(value, `${fieldPath}[${key}]`);
         }
       }
     }
@@ -98,6 +131,8 @@ interface Item {
   readonly itemPath: string;
   /** The message with nothing but this item. */
   readonly alone: JsonObject;
+  /** The same with an empty message in a map. */
+  readonly keyAlone?: JsonObject;
 }
 
 /** The values of a field: the items of a list, the values of a map, or the one that it has. */
@@ -107,7 +142,8 @@ function* itemsOf(field: DescField, key: string, value: JsonValue, path: string)
       yield { item, itemPath: `${path}[${index}]`, alone: { [key]: [item] } };
   } else if (field.fieldKind === 'map' && isObject(value)) {
     for (const [entry, item] of Object.entries(value)) {
-      yield { item, itemPath: `${path}[${entry}]`, alone: { [key]: { [entry]: item } } };
+      const alone = { [key]: { [entry]: item } };
+      yield { item, itemPath: `${path}[${entry}]`, alone, keyAlone: { [key]: { [entry]: {} } } };
     }
   } else {
     yield { item: value, itemPath: path, alone: { [key]: value } };
