@@ -4,6 +4,8 @@ import { badRequest } from '#runtime/call/details.ts';
 const defaultTimeoutMs = 2_000;
 /** What a call that answers once may take at most, whoever asks. */
 const maxTimeoutMs = 10_000;
+/** The longest that a timer of Node takes, 24 days: a longer one would end at once. */
+const maxStreamTimeoutMs = 2 ** 31 - 1;
 
 /** One to eight digits and a unit: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */
 const grpcTimeoutSyntax = /^(\d{1,8})([HMSmun])$/;
@@ -15,7 +17,10 @@ export function parseGrpcTimeout(text: string): number {
   const timeoutMs = Number(digits) * unitMs[unit as keyof typeof unitMs];
   if (!(timeoutMs > 0)) {
     throw badRequest([
-      { field: 'grpc-timeout', description: `must be 1 to 8 digits and one of HMSmun, is ${JSON.stringify(text)}` },
+      {
+        field: 'grpc-timeout',
+        description: `must be 1 to 8 digits, not all 0, and one of HMSmun, is ${JSON.stringify(text)}`,
+      },
     ]);
   }
   return timeoutMs;
@@ -33,6 +38,6 @@ export function deadlineOf(options: {
 }): number {
   const { grpcTimeout, methodTimeoutMs, stream, nowMs } = options;
   const timeoutMs = grpcTimeout === undefined ? methodTimeoutMs : parseGrpcTimeout(grpcTimeout);
-  if (stream) return nowMs + (timeoutMs ?? Infinity);
+  if (stream) return nowMs + (timeoutMs === undefined ? Infinity : Math.min(timeoutMs, maxStreamTimeoutMs));
   return nowMs + Math.min(timeoutMs ?? defaultTimeoutMs, maxTimeoutMs);
 }

@@ -13,7 +13,7 @@ const traceContext = ['traceparent', 'tracestate', 'baggage'] as const;
 
 const keySyntax = /^[0-9a-z_.-]+$/;
 const valueSyntax = /^[\x20-\x7e]*$/;
-const base64Syntax = /^[A-Za-z0-9+/_-]*={0,2}$/;
+const base64Syntax = /^(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2}(?:==)?|[A-Za-z0-9+/_-]{3}=?)?$/;
 
 /** What gRPC, HTTP/2 and HTTP/1.1's connections use for themselves, and keys that the gateway writes. */
 const reserved = new Set([
@@ -38,8 +38,8 @@ const reserved = new Set([
 ]);
 
 /**
- * The metadata of a call from the headers of its request. Throws RpcError INVALID_ARGUMENT for a `grpc-metadata-` header
- * that no client may set.
+ * The metadata of a call from the headers of its request, but for those that `Connection` names: they are for this hop
+ * only. Throws RpcError INVALID_ARGUMENT for a `grpc-metadata-` header that no client may set.
  */
 export function requestMetadata(
   headers: IncomingHttpHeaders,
@@ -50,19 +50,29 @@ export function requestMetadata(
   if (options.passTraceContext) for (const name of traceContext) addHeader(name);
   let violations: FieldViolation[] | undefined;
   for (const name in headers) {
-    if (!name.startsWith(prefix)) continue;
+    if (!name.startsWith(prefix) || isForThisHop(name)) continue;
     const key = name.slice(prefix.length);
-    const value = String(headers[name]);
-    const description = problemOf(key, value);
-    if (description !== undefined) (violations ??= []).push({ field: name, description });
-    else metadata.push([key, key.endsWith('-bin') ? Buffer.from(value, 'base64') : value]);
+    // Headers of one name come joined. Text may have commas of its own, and gRPC joins it in the same way.
+    const values = key.endsWith('-bin') ? String(headers[name]).split(/ *, */) : [String(headers[name])];
+    for (const value of values) {
+      const description = problemOf(key, value);
+      if (description !== undefined) (violations ??= []).push({ field: name, description });
+      else metadata.push([key, key.endsWith('-bin') ? Buffer.from(value, 'base64') : value]);
+    }
   }
   if (violations !== undefined) throw badRequest(violations);
   return metadata;
 
   function addHeader(name: string): void {
     const value = headers[name];
-    if (typeof value === 'string' && valueSyntax.test(value)) metadata.push([name, value]);
+    if (typeof value === 'string' && valueSyntax.test(value) && !isForThisHop(name)) metadata.push([name, value]);
+  }
+
+  /** https://www.rfc-editor.org/rfc/rfc9110#name-connection */
+  function isForThisHop(name: string): boolean {
+    const { connection } = headers;
+    if (connection === undefined || connection === 'keep-alive' || connection === 'close') return false;
+    return connection.toLowerCase().split(/ *, */).includes(name);
   }
 }
 
