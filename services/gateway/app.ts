@@ -7,6 +7,8 @@ import type { GatewayConfig } from './config.ts';
 import { readDescriptors } from './descriptors.ts';
 import { createErrorWriter } from './edge/errors.ts';
 import { createEdgeServer } from './edge/server.ts';
+import { createDocumentation } from './openapi/documentation.ts';
+import { addPages } from './openapi/pages.ts';
 import { createPipeline } from './pipeline.ts';
 import { createHttpObserver } from './stages/observe.ts';
 import { createUpstream } from './upstreams.ts';
@@ -44,7 +46,14 @@ export function createApp(
     streamIdleTimeoutMs: config.streamIdleTimeoutMs,
     passTraceContext: !tracing.enabled,
   });
-  const server = createEdgeServer({ ...config, routes, errors: createErrorWriter(descriptors.types), observer, log });
+  const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served) : [];
+  const server = createEdgeServer({
+    ...config,
+    routes: addPages(routes, pages),
+    errors: createErrorWriter(descriptors.types),
+    observer,
+    log,
+  });
 
   return {
     admin,

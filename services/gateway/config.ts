@@ -7,6 +7,7 @@ import {
   ConfigError,
   durationMs,
   integer,
+  oneOf,
   parsed,
   port,
   processSettings,
@@ -97,6 +98,12 @@ export const settings = {
     help: 'the longest request body, in bytes (1048576)',
     default: 1_048_576,
     schema: integer({ min: 1, max: 67_108_864 }),
+  },
+  docs: {
+    env: 'DOCS',
+    help: 'whether /docs and /openapi.json tell the public what is served: enabled or disabled (enabled)',
+    default: 'enabled',
+    schema: oneOf(['enabled', 'disabled']),
   },
   ...processSettings,
 } satisfies Settings;

@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { createConfig, lintFromString } from '@redocly/openapi-core';
+import { type Descriptors, readDescriptors } from '../descriptors.ts';
+import { compileProto, libraryProto, nastyProtos } from '../testdata/build.ts';
+import { routesOf } from '../transcoding/routes.ts';
+import { createOpenApiDocument } from './document.ts';
+
+const greeter = readDescriptors(fileURLToPath(new URL('../../../proto/descriptors.binpb', import.meta.url)));
+const library = compileProto(libraryProto);
+const nasty = compileProto(nastyProtos);
+
+interface Parameter {
+  readonly name: string;
+  readonly in: string;
+  readonly description?: string;
+  readonly schema: object;
+}
+
+/** What the tests look at of an operation. */
+interface Operation {
+  readonly operationId: string;
+  readonly summary: string;
+  readonly description?: string;
+  readonly parameters: readonly Parameter[];
+  readonly requestBody?: { readonly content: Record<string, { readonly schema: object }> };
+  readonly responses: Record<string, { readonly content: Record<string, { readonly schema: object }> }>;
+}
+
+function documentOf(descriptors: Descriptors) {
+  return createOpenApiDocument(descriptors, descriptors.methods.flatMap(routesOf));
+}
+
+function operationOf(descriptors: Descriptors, httpMethod: string, path: string): Operation {
+  const item = documentOf(descriptors).paths[path] ?? assert.fail(`no path ${path}`);
+  const operation = item[httpMethod] ?? (item['x-oai-additionalOperations'] as Record<string, object>)[httpMethod];
+  return operation as unknown as Operation;
+}
+
+function queryOf({ parameters }: Operation): string[] {
+  return parameters.filter((parameter) => parameter.in === 'query').map(({ name }) => name);
+}
+
+describe('OpenAPI document', () => {
+  const all: [name: string, descriptors: Descriptors][] = [
+    ['greeter', greeter],
+    ['library', library],
+    ['nasty', nasty],
+  ];
+  for (const [name, descriptors] of all) {
+    it(`of the ${name} keeps the recommended rules of redocly`, async () => {
+      // The license of a service is not in its descriptors.
+      const config = await createConfig({ extends: ['recommended'], rules: { 'info-license': 'off' } });
+      const source = JSON.stringify(documentOf(descriptors));
+      const problems = await lintFromString({ source, absoluteRef: '/openapi.json', config });
+      assert.deepEqual(
+        problems.map(({ ruleId, message, location }) => [ruleId, message, location[0]?.pointer]),
+        [],
+      );
+    });
+
+    it(`of the ${name} has each route once`, () => {
+      const routes = descriptors.methods.flatMap(routesOf);
+      const operations = Object.values(documentOf(descriptors).paths).flatMap(
+        ({ 'x-oai-additionalOperations': additional = {}, ...others }) => [
+          ...Object.values(others),
+          ...Object.values(additional),
+        ],
+      ) as unknown as Operation[];
+      const ids = operations.map(({ operationId }) => operationId.replace(/_\d+$/, '')).sort();
+      assert.deepEqual(ids, routes.map(({ service }) => service.method.path.slice(1).replace('/', '.')).sort());
+    });
+  }
+
+  it('has a rule that can be broken', async () => {
+    const config = await createConfig({ extends: ['recommended'] });
+    const source = JSON.stringify({ ...documentOf(greeter), info: { title: 'x' } });
+    const problems = await lintFromString({ source, absoluteRef: '/openapi.json', config });
+    assert.ok(problems.some(({ ruleId }) => ruleId === 'struct'));
+  });
+
+  it('is named after its services, and its version changes with what it says', () => {
+    const { info } = documentOf(greeter);
+    assert.equal(info.title, 'helloworld.Greeter');
+    assert.match(info.version, /^[0-9a-f]{12}$/);
+    assert.equal(documentOf(greeter).info.version, info.version);
+    assert.notEqual(
+      createOpenApiDocument(greeter, greeter.methods.slice(0, 1).flatMap(routesOf)).info.version,
+      info.version,
+    );
+  });
+
+  it('has the comments of the .proto', () => {
+    const get = operationOf(greeter, 'get', '/v1/hello/{name}');
+    assert.deepEqual([get.operationId, get.summary], ['helloworld.Greeter.SayHello', 'Greets one name.']);
+    assert.equal(operationOf(greeter, 'post', '/v1/hello').operationId, 'helloworld.Greeter.SayHello_2');
+    const [name] = get.parameters;
+    assert.deepEqual(name, {
+      name: 'name',
+      in: 'path',
+      required: true,
+      description: 'Whom to greet: any text of at most 1,024 bytes in UTF-8.',
+      schema: { type: 'string', minLength: 1 },
+    });
+  });
+
+  it('takes variables of several segments apart', () => {
+    const { parameters } = operationOf(library, 'patch', '/v1/shelves/{shelvesId}/books/{booksId}');
+    assert.deepEqual(
+      parameters.slice(0, 2).map(({ name, description }) => [name, description]),
+      [
+        ['shelvesId', 'In the path `book.name` is `shelves/{shelvesId}/books/{booksId}`.'],
+        ['booksId', 'In the path `book.name` is `shelves/{shelvesId}/books/{booksId}`.'],
+      ],
+    );
+  });
+
+  it('has the query parameters that path and body leave', () => {
+    const patch = operationOf(library, 'patch', '/v1/shelves/{shelvesId}/books/{booksId}');
+    assert.deepEqual(queryOf(patch), ['updateMask', 'allowMissing']);
+    const list = operationOf(library, 'get', '/v1/shelves/{shelvesId}/books');
+    const query = queryOf(list);
+    assert.ok(query.includes('filter.stringValue') && query.includes('filter.durations'));
+    for (const name of ['parent', 'filter', 'filter.struct', 'filter.any', 'filter.counts', 'filter.children']) {
+      assert.ok(!query.includes(name), name);
+    }
+    assert.match(list.description ?? '', /Further query parameters are the fields of `filter\.child\.…`\.$/);
+    assert.deepEqual(queryOf(operationOf(library, 'post', '/v1/shelves/{shelvesId}/books/{booksId}:archive')), []);
+    assert.ok(queryOf(operationOf(nasty, 'get', '/nasty/words')).includes('dotted'));
+  });
+
+  it('has bodies and replies that are a field of their message', () => {
+    const tag = operationOf(library, 'put', '/v1/tags/{name}');
+    assert.deepEqual(tag.requestBody?.content['application/json']?.schema, {
+      type: 'array',
+      items: { type: 'string' },
+    });
+    const list = operationOf(library, 'get', '/v1/shelves/{shelvesId}/books');
+    assert.deepEqual(list.responses['200']?.content['application/json']?.schema, {
+      type: 'array',
+      items: { $ref: '#/components/schemas/library.v1.Book' },
+    });
+    const schemaOf = (path: string) =>
+      operationOf(nasty, 'get', path).responses['200']?.content['application/json']?.schema;
+    assert.deepEqual(schemaOf('/nasty/reply/child'), {
+      anyOf: [{ $ref: '#/components/schemas/nasty.v1.All' }, { type: 'null' }],
+    });
+    assert.deepEqual(schemaOf('/nasty/reply/maybe'), { type: ['boolean', 'null'] });
+    assert.deepEqual(schemaOf('/nasty/reply/flag'), { type: 'boolean' });
+  });
+
+  it('has methods that HTTP does not know in the extension for them', () => {
+    assert.equal(operationOf(library, 'LINK', '/v1/links/{name}').operationId, 'library.v1.Library.GetBook_3');
+  });
+
+  it('requires the fields that proto2 and editions require', () => {
+    const { schemas } = documentOf(nasty)['components'] as { schemas: Record<string, { required?: string[] }> };
+    assert.deepEqual(schemas['nasty.proto2.Legacy']?.required, ['id']);
+    assert.deepEqual(schemas['nasty.edition.Message']?.required, ['must']);
+    assert.equal(schemas['nasty.v1.All']?.required, undefined);
+  });
+});

@@ -1,0 +1,160 @@
+import { createHash } from 'node:crypto';
+import type { DescService } from '@bufbuild/protobuf';
+import { Code } from '#runtime/call/status.ts';
+import type { Descriptors } from '../descriptors.ts';
+import type { StatusJson } from '../edge/errors.ts';
+import type { Route } from '../transcoding/routes.ts';
+import { commentOf } from './comments.ts';
+import { describeOperation, fieldsOnPath, type Operation } from './operations.ts';
+import { createPaths } from './paths.ts';
+import { createSchemas, statusRef } from './schemas.ts';
+
+/** An OpenAPI 3.1 document: https://spec.openapis.org/oas/v3.1.1.html */
+export type OpenApiDocument = Readonly<Record<string, unknown>> & {
+  readonly info: { readonly title: string; readonly version: string; readonly description: string };
+  readonly paths: Readonly<Record<string, PathItem>>;
+};
+
+/** Operations by HTTP method in small letters; those that OpenAPI 3.1 has no place for are in an extension. */
+export type PathItem = Record<string, Operation | Record<string, Operation>>;
+
+const operationNames = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
+/** https://spec.openapis.org/registry/extension/x-oai-additionalOperations */
+const additionalOperations = 'x-oai-additionalOperations';
+
+/** Describes the routes that are served, by the descriptors and their comments. Its version is a digest of what it says. */
+export function createOpenApiDocument({ types }: Descriptors, routes: readonly Route[]): OpenApiDocument {
+  const schemas = createSchemas();
+  const openApiPath = createPaths();
+  const services = new Set<DescService>();
+  const bindings = new Map<string, number>();
+  const paths: Record<string, PathItem> = {};
+
+  for (const route of routes) {
+    const { input, method } = route.service;
+    const [, serviceName = '', methodName] = method.path.split('/');
+    const service = types.getService(serviceName) as DescService;
+    services.add(service);
+    const binding = (bindings.get(method.path) ?? 0) + 1;
+    bindings.set(method.path, binding);
+    const path = openApiPath(route.template, ({ fieldPath }) =>
+      fieldsOnPath(input, fieldPath)
+        .map(({ jsonName }) => jsonName)
+        .join('.'),
+    );
+    const desc = service.methods.find(({ name }) => name === methodName);
+    if (desc === undefined) throw new Error(`${method.path} is not in the descriptors`);
+    const operation = describeOperation({ route, method: desc, binding, path, schemas });
+    const item = (paths[path.text] ??= {});
+    const name = route.httpMethod.toLowerCase();
+    if (operationNames.has(name)) item[name] = operation;
+    else item[additionalOperations] = { ...item[additionalOperations], [route.httpMethod]: operation };
+  }
+
+  const info = { title: [...services].map(({ typeName }) => typeName).join(', '), description };
+  const content = {
+    servers: [{ url: '/' }],
+    security: [{}, { bearer: [] }],
+    tags: [...services].map((service) => {
+      const comment = commentOf(service);
+      return { name: service.typeName, description: comment || `The methods of \`${service.typeName}\`.` };
+    }),
+    paths,
+    components: { schemas: schemas.components, ...sharedComponents },
+  };
+  const version = createHash('sha256')
+    .update(JSON.stringify([info, content]))
+    .digest('hex')
+    .slice(0, 12);
+  return { openapi: '3.1.1', info: { ...info, version }, ...content };
+}
+
+const description = `\
+Each operation is a method of a gRPC service, called through a gateway that made this document from the service's descriptors.
+
+**JSON** is that of [protobuf](https://protobuf.dev/programming-guides/json/). A field that has its default value is left out
+of replies. The schemas have the form that replies are written in; requests may also have fields by their names in the
+\`.proto\`, 64-bit integers as numbers up to 2^53, enums as numbers, bytes in the URL-safe alphabet of base64, and null for a
+field that is not set. An enum value that the gateway does not know is written as its number.
+
+**Errors** are a \`google.rpc.Status\`, with the HTTP status that belongs to its code.
+
+**Metadata** goes both ways in headers: \`grpc-metadata-<key>\`, base64 where the key ends in \`-bin\`. \`authorization\` and
+\`accept-language\` are passed on as they are.`;
+
+const errorContent = (example: StatusJson) => ({ 'application/json': { schema: statusRef, example } });
+const badRequestExample: StatusJson = {
+  code: Code.INVALID_ARGUMENT,
+  message: 'page_size must be int32, is "ten"',
+  details: [
+    {
+      '@type': 'type.googleapis.com/google.rpc.BadRequest',
+      fieldViolations: [{ field: 'page_size', description: 'must be int32, is "ten"' }],
+    },
+  ],
+};
+const headers = { 'x-request-id': { $ref: '#/components/headers/RequestId' } };
+
+const sharedComponents = {
+  parameters: {
+    GrpcTimeout: {
+      name: 'Grpc-Timeout',
+      in: 'header',
+      description:
+        'How long the call may take: 1 to 8 digits and a unit of H, M, S, m (ms), u (µs) or n (ns). What has no stream lasts 10 s at most.',
+      schema: { type: 'string', pattern: '^[0-9]{1,8}[HMSmun]$', examples: ['500m'] },
+    },
+  },
+  headers: {
+    RequestId: {
+      description: 'The `x-request-id` of the request, or one that the gateway made.',
+      schema: { type: 'string' },
+    },
+    ServedBy: { description: 'The replica that answered, where the service says so.', schema: { type: 'string' } },
+    RetryAfter: {
+      description: 'After how many seconds to try again, where that is known.',
+      schema: { type: 'integer' },
+    },
+  },
+  responses: {
+    BadRequest: {
+      description:
+        'The request does not fit: a `google.rpc.BadRequest` in the details names the fields at fault. From the service, INVALID_ARGUMENT, FAILED_PRECONDITION or OUT_OF_RANGE.',
+      headers,
+      content: errorContent(badRequestExample),
+    },
+    ContentTooLarge: {
+      description: 'The body is longer than the gateway takes.',
+      headers,
+      content: errorContent({ code: Code.RESOURCE_EXHAUSTED, message: 'the body is too large' }),
+    },
+    UnsupportedMediaType: {
+      description: 'The body has another content type.',
+      headers,
+      content: errorContent({ code: Code.INVALID_ARGUMENT, message: 'content-type must be application/json' }),
+    },
+    Unavailable: {
+      description: 'No replica could take the call: UNAVAILABLE.',
+      headers: { ...headers, 'retry-after': { $ref: '#/components/headers/RetryAfter' } },
+      content: errorContent({ code: Code.UNAVAILABLE, message: 'the service is unavailable' }),
+    },
+    DeadlineExceeded: {
+      description: 'The reply did not come in time: DEADLINE_EXCEEDED.',
+      headers,
+      content: errorContent({ code: Code.DEADLINE_EXCEEDED, message: 'deadline exceeded' }),
+    },
+    Error: {
+      description:
+        'Any other status of the service: 401 UNAUTHENTICATED, 403 PERMISSION_DENIED, 404 NOT_FOUND, 409 ALREADY_EXISTS or ABORTED, 429 RESOURCE_EXHAUSTED, 499 CANCELLED, 500 UNKNOWN, INTERNAL or DATA_LOSS, 501 UNIMPLEMENTED.',
+      headers,
+      content: errorContent({ code: Code.NOT_FOUND, message: 'no such book' }),
+    },
+  },
+  securitySchemes: {
+    bearer: {
+      type: 'http',
+      scheme: 'bearer',
+      description: 'Passed on to the service, which says what it takes.',
+    },
+  },
+};
