@@ -147,9 +147,9 @@ export function createFaults(options: {
         set({});
         show(request, response);
       },
-      'POST /faults/goaway': (_request, response) => {
+      'POST /faults/goaway': async (_request, response) => {
         log.warn('sending GOAWAY on all connections');
-        server().sendGoaway();
+        await server().sendGoaway();
         response.writeHead(204).end();
       },
     },

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type { ServerHttp2Session } from 'node:http2';
 import { type AddressInfo, createServer as createListener } from 'node:net';
 import { promisify } from 'node:util';
 import * as grpc from '@grpc/grpc-js';
@@ -10,11 +11,10 @@ import { adaptHandlers, type Handlers } from './handler.ts';
 import { createHealth } from './health.ts';
 import { type CallCounters, createObserver } from './observe.ts';
 import { addReflection } from './reflection.ts';
+import { createSessions } from './sessions.ts';
 
 /** How long `force()` lets the last statuses reach their clients before it closes the connections. */
 const forceFlushMs = 250;
-/** As long as a timer takes: when it is over grpc-js (1.14) also ends the connections made since. */
-const goawayGraceMs = 2 ** 31 - 1;
 
 export interface ServerOptions {
   /** A `google.protobuf.FileDescriptorSet` with the services and all that they import, as `buf build` writes it. */
@@ -48,7 +48,7 @@ export interface Server {
   /** What health says of everything but liveness, and who watches it hears so. Serves on. No effect once draining. */
   setServing(serving: boolean): void;
   /** Sends GOAWAY on each connection: calls in flight go on, and clients connect anew for the next ones. */
-  sendGoaway(): void;
+  sendGoaway(): Promise<void>;
   /** Health turns NOT_SERVING for good, and whoever watches it hears so. Serves on. */
   drain(): void;
   /** Closes the listener and takes no further call; resolves once those in flight have ended. */
@@ -67,11 +67,13 @@ export function createServer(options: ServerOptions): Server {
   const paths: string[] = [];
   /** Calls in flight. */
   const live = new Set<grpc.ServerInterceptingCallInterface>();
+  const sessions = createSessions({
+    maxAgeMs: options.maxConnectionAgeMs ?? 300_000,
+    graceMs: options.maxConnectionAgeGraceMs ?? 300_000,
+  });
   let draining = false;
 
   const server = new grpc.Server({
-    'grpc.max_connection_age_ms': options.maxConnectionAgeMs ?? 300_000,
-    'grpc.max_connection_age_grace_ms': options.maxConnectionAgeGraceMs ?? 300_000,
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': maxMessageBytes,
     'grpc.max_concurrent_streams': options.maxConcurrentStreams ?? 4_096,
@@ -81,7 +83,10 @@ export function createServer(options: ServerOptions): Server {
   // A listener of our own: its errors say what is wrong, and force() can close connections. grpc-js's forceShutdown()
   // (1.14) forgets them where channelz is off.
   const connections = server.createConnectionInjector(grpc.ServerCredentials.createInsecure());
-  const listener = createListener((socket) => connections.injectConnection(socket));
+  const listener = createListener((socket) => {
+    sessions.adopt(socket);
+    connections.injectConnection(socket);
+  });
   const addService = (definition: grpc.ServiceDefinition, implementation: grpc.UntypedServiceImplementation) => {
     server.addService(definition, implementation);
     paths.push(...Object.values(definition).map(({ path }) => path));
@@ -116,6 +121,8 @@ export function createServer(options: ServerOptions): Server {
     call: grpc.ServerInterceptingCallInterface,
   ): grpc.ServerInterceptingCall {
     const { start, sendMetadata, sendStatus } = call;
+    // Private, and nothing else knows which session a call came on; sessions.test.ts holds it.
+    sessions.add((call as unknown as { readonly stream: { readonly session?: ServerHttp2Session } }).stream.session);
     const ended = observer.start(path);
     let headersSent = false;
     let code: number | undefined;
@@ -158,9 +165,7 @@ export function createServer(options: ServerOptions): Server {
     setServing(serving) {
       if (!draining) health.setServing(serving);
     },
-    sendGoaway() {
-      connections.drain(goawayGraceMs);
-    },
+    sendGoaway: sessions.sendGoaway,
     drain() {
       draining = true;
       health.setServing(false);
@@ -169,6 +174,8 @@ export function createServer(options: ServerOptions): Server {
       health.endWatches();
       const closed = listener.listening ? once(listener, 'close') : undefined;
       listener.close();
+      // Clients that no resolver told may still be sending.
+      await sessions.sendGoaway();
       await promisify(server.tryShutdown.bind(server))();
       await closed;
     },

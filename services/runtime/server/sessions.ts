@@ -1,0 +1,82 @@
+import type { ServerHttp2Session } from 'node:http2';
+import type { Socket } from 'node:net';
+
+/** How long a client may take to say that it has read a GOAWAY. */
+const acknowledgeTimeoutMs = 1_000;
+
+/** GOAWAY with NO_ERROR and the highest stream id: every call that the client has begun is still served (RFC 9113, 6.8). */
+const goawayFrame = Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+
+/** A session shows the properties of its socket, but lets nobody write to it. */
+const writeGoaway = Symbol('writeGoaway');
+
+/** The HTTP/2 sessions of a server, sent away in an order in which no call is lost. */
+export interface Sessions {
+  /** To be called for each socket before it becomes a session. */
+  adopt(socket: Socket): void;
+  /** To be called for each call: a session counts from its first one. Undefined: it is gone already. */
+  add(session: ServerHttp2Session | undefined): void;
+  /**
+   * Asks every client to connect anew for its next calls. Resolves once each has read it and all that it began before has
+   * arrived, or after 1 s; from then on the sessions can be closed without losing a call.
+   */
+  sendGoaway(): Promise<void>;
+}
+
+/**
+ * Ends sessions at about `maxAgeMs`, so that clients that know of no new replicas find them (gRFC A9). Node's own GOAWAY is no
+ * use for it: once it is sent, nghttp2 stops to read while no call is in flight, and what was on its way is lost; grpc-js
+ * (1.14) closes the session as well. Here a GOAWAY that takes nothing back is written to the socket behind Node's back (each
+ * of its writes is whole frames), and the session closes when the client has acknowledged a ping that followed.
+ */
+export function createSessions({
+  maxAgeMs,
+  graceMs,
+}: {
+  readonly maxAgeMs: number;
+  readonly graceMs: number;
+}): Sessions {
+  const sessions = new Map<ServerHttp2Session, NodeJS.Timeout>();
+
+  async function retire(session: ServerHttp2Session): Promise<void> {
+    await goaway(session);
+    if (session.destroyed) return;
+    session.close();
+    sessions.set(session, setTimeout(() => session.destroy(), graceMs).unref());
+  }
+
+  return {
+    adopt(socket) {
+      Object.defineProperty(socket, writeGoaway, { value: () => socket.write(goawayFrame) });
+    },
+    add(session) {
+      if (session === undefined || sessions.has(session) || session.closed || session.destroyed) return;
+      // Spread, so that clients that came together do not come back together.
+      const ageMs = maxAgeMs * (0.9 + 0.2 * Math.random());
+      sessions.set(session, setTimeout(() => void retire(session), ageMs).unref());
+      session.once('close', () => {
+        clearTimeout(sessions.get(session));
+        sessions.delete(session);
+      });
+    },
+    async sendGoaway() {
+      await Promise.all([...sessions.keys()].map(goaway));
+    },
+  };
+}
+
+/** HTTP/2 keeps the order of frames: the answer to a ping behind the GOAWAY comes behind all that was sent before. */
+function goaway(session: ServerHttp2Session): Promise<void> {
+  return new Promise((resolve) => {
+    if (session.closed || session.destroyed) return resolve();
+    const timer = setTimeout(resolve, acknowledgeTimeoutMs);
+    const acknowledged = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    session.once('close', acknowledged);
+    (session.socket as Socket & { readonly [writeGoaway]?: () => void })[writeGoaway]?.();
+    // An error of the ping is that the session closes.
+    session.ping(acknowledged);
+  });
+}
