@@ -97,6 +97,22 @@ test('grpcurl makes the four calls by reflection', async (t) => {
   ]);
 });
 
+test('a Go client under load loses no call when its connections reach their age', async (t) => {
+  if (await skipWithout(t, 'ghz', ['--version'])) return;
+  const { address } = await startGreeter(t, { MAX_CONNECTION_AGE: '1s', MAX_CONNECTION_AGE_GRACE: '5s' });
+  const call = ['--insecure', '--call', 'helloworld.Greeter/SayHello', '--data', '{"name":"Ada"}'];
+  const load = ['--connections', '2', '--concurrency', '4', '--rps', '200', '--duration', '4s', '--format', 'json'];
+  const { code, stdout, stderr } = await run('ghz', [...call, ...load, '--duration-stop', 'wait', address]);
+  assert.equal(code, 0, stderr);
+  const { count, statusCodeDistribution } = JSON.parse(stdout) as {
+    count: number;
+    statusCodeDistribution: Record<string, number>;
+  };
+  t.diagnostic(`${count} calls: ${JSON.stringify(statusCodeDistribution)}`);
+  assert.ok(count >= 300);
+  assert.deepEqual(statusCodeDistribution, { OK: count });
+});
+
 test('health is SERVING, then NOT_SERVING in the drain, as grpc_health_probe asks it', async (t) => {
   if (await skipWithout(t, 'grpcurl', ['-version'])) return;
   const { greeter, address } = await startGreeter(t, { DRAIN_DELAY: '2s' });
