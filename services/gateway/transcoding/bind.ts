@@ -202,7 +202,7 @@ function wrappedScalar(desc: DescMessage): ScalarType | undefined {
 const shapelessTypes = new Set(['Any', 'Struct', 'Value', 'ListValue'].map((name) => `google.protobuf.${name}`));
 
 /** Whether the JSON of a message may be anything; in a query it is written as JSON. */
-function isStruct(desc: DescMessage): boolean {
+export function isStruct(desc: DescMessage): boolean {
   return shapelessTypes.has(desc.typeName) && desc.typeName !== 'google.protobuf.Any';
 }
 
