@@ -11,6 +11,7 @@ import type { KubernetesAccess } from './resolver/kubernetes.ts';
 import { type LoadBalancingConfig, methodConfig, parseServiceConfig, type ServiceConfig } from './service-config.ts';
 import { parseTarget } from './target.ts';
 import { createGrpcJsTransport } from './transport/grpc-js.ts';
+import { createTlsCredentials, type TlsFiles } from './transport/tls.ts';
 
 export interface ChannelOptions {
   /**
@@ -26,10 +27,17 @@ export interface ChannelOptions {
   readonly connectionsPerEndpoint?: number;
   /** How long a target stays READY before calls leave its backup for it. Defaults to 10 s. */
   readonly failbackAfterMs?: number;
-  /** Defaults to grpc-js in plaintext. */
+  /** Defaults to plaintext. */
+  readonly tls?: ChannelTls | undefined;
+  /** Defaults to grpc-js. */
   readonly transport?: Transport;
   /** Hears everything that happens in the channel; must not throw. */
   readonly onEvent?: ChannelListener;
+}
+
+export interface ChannelTls extends TlsFiles {
+  /** The name in the servers' certificates, and the `:authority` of calls. Defaults to the target's name, or the address. */
+  readonly serverName?: string | undefined;
 }
 
 /** The whole client side of one service: a `Caller` over its replicas. */
@@ -64,19 +72,21 @@ export interface ChannelSnapshot {
 
 const defaultServiceConfig = parseServiceConfig({});
 
-/** @throws Error if a target cannot be read, or is in a cluster that cannot be reached from here. */
+/** @throws Error if a target cannot be read, or is in a cluster that cannot be reached from here, or a TLS file is wrong. */
 export function createChannel(options: ChannelOptions): Channel {
-  const { onEvent = () => {}, serviceConfig = defaultServiceConfig } = options;
+  const { onEvent = () => {}, serviceConfig = defaultServiceConfig, tls } = options;
   const stateListeners = new Set<(state: ConnectionState) => void>();
   const budget = createBudget(serviceConfig.retryThrottling);
+  const credentials = tls && createTlsCredentials(tls, (error) => onEvent({ type: 'tls-files', error }));
   const targets = [options.target].flat().map((text) => {
     const target = parseTarget(text, options.kubernetes);
+    const authority = tls?.serverName ?? target.authority;
     const resolver = target.createResolver();
     const endpoints = createEndpointSet({
       target: text,
       transport: createConnectionGroups(
         options.transport ??
-          createGrpcJsTransport(target.authority === undefined ? {} : { authority: target.authority }),
+          createGrpcJsTransport({ ...(credentials && { credentials }), ...(authority && { authority }) }),
         options.connectionsPerEndpoint ?? 1,
       ),
       createPicker: (connections) => createPicker(serviceConfig.loadBalancing, connections),

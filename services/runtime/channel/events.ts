@@ -8,6 +8,11 @@ export type ChannelEvent =
   | { readonly type: 'endpoints'; readonly endpointIds: readonly string[] }
   | { readonly type: 'resolver-error'; readonly error: Error }
   | {
+      /** The TLS files have changed: new connections use them, or, if there is an error, the last good ones. */
+      readonly type: 'tls-files';
+      readonly error: Error | undefined;
+    }
+  | {
       readonly type: 'connection';
       readonly endpointId: string;
       readonly state: ConnectionState;

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { rootCertificates } from 'node:tls';
 import type { Endpoint, Resolver } from '../../call/call.ts';
+import { localCertificate } from '../testing/certificates.ts';
 import {
-  certificate,
   EndpointSliceServer,
   type EndpointSliceServerOptions,
   endpointSlice,
@@ -386,7 +386,7 @@ test('trusts the CA of the cluster, also one that comes later', async (t) => {
   const resolved = resolve(t, server, { caFile });
   await until(() => resolved.errors.length === 1);
   assert.match(resolved.errors[0] ?? '', /^cannot list .*: .*certificate/);
-  await writeFile(caFile, certificate.cert);
+  await writeFile(caFile, localCertificate.cert);
   await until(() => resolved.last === '1');
   await until(() => server.openWatches === 1);
   assert.equal(server.openSockets, 1, 'the watch goes over the connection of the list');

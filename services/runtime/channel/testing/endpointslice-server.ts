@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 import https from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import { localCertificate } from './certificates.ts';
 
 /** An EndpointSlice as the API server writes it. */
 export interface EndpointSliceObject {
@@ -54,7 +55,7 @@ export function podEndpoint(
 }
 
 export interface EndpointSliceServerOptions {
-  /** Speaks TLS with `certificate`. */
+  /** Speaks TLS with `localCertificate`. */
   readonly tls?: boolean;
   /** Items on a page of a list at most. Defaults to what the client asks for. */
   readonly maxPageSize?: number;
@@ -110,7 +111,7 @@ export class EndpointSliceServer {
   /** Listens on a free port, and on the same one when it was stopped. */
   async start(): Promise<void> {
     const handle = (request: IncomingMessage, response: ServerResponse) => this.handle(request, response);
-    this.server = this.options.tls ? https.createServer(certificate, handle) : http.createServer(handle);
+    this.server = this.options.tls ? https.createServer(localCertificate, handle) : http.createServer(handle);
     this.server.on('connection', (socket: Socket) => {
       this.sockets.add(socket);
       socket.on('close', () => this.sockets.delete(socket));
@@ -319,24 +320,3 @@ function replyStatus(response: ServerResponse, status: { code: number; reason: s
   response.writeHead(status.code, { 'content-type': 'application/json' });
   response.end(JSON.stringify({ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', ...status }));
 }
-
-/** Of 127.0.0.1 and localhost, signed by itself, valid until 2120; for tests only. */
-export const certificate = {
-  key: `-----BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgoT/gEWkPjTWr3wNz
-fubzRPk+NtwmFJrzkM+wXOQnlpyhRANCAAQ0G2Gb9KSnwai1T8A8/q21/FhN8Bk/
-OfjZMth/rUYJaiMfoDPCio4VCbOs5sY7O51QTcE9RaMdnHTuxqu3KxUQ
------END PRIVATE KEY-----
-`,
-  cert: `-----BEGIN CERTIFICATE-----
-MIIBcjCCARmgAwIBAgIBATAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA90ZXN0IEFQ
-SSBzZXJ2ZXIwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAwMDBaMBoxGDAW
-BgNVBAMMD3Rlc3QgQVBJIHNlcnZlcjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA
-BDQbYZv0pKfBqLVPwDz+rbX8WE3wGT85+Nky2H+tRglqIx+gM8KKjhUJs6zmxjs7
-nVBNwT1Fox2cdO7Gq7crFRCjTjBMMA8GA1UdEwEB/wQFMAMBAf8wGgYDVR0RBBMw
-EYcEfwAAAYIJbG9jYWxob3N0MB0GA1UdDgQWBBQk5Ppi79NLjpH+VqN7mPGfslSm
-vjAKBggqhkjOPQQDAgNHADBEAiBRabcEXT5Z0SYLLDPKOkCnpBKKNI94hjXNJGHi
-F9cSzgIgGGPUMohx4vIj7KhzRjjgs1/2oRdD4cU0COYzIJ4EqnQ=
------END CERTIFICATE-----
-`,
-};

@@ -47,12 +47,19 @@ export interface Peer {
 export async function startPeer(
   t: TestContext,
   handle: (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => unknown,
-  { host = '127.0.0.1', port = 0, reads = true, maxConcurrentStreams = 1_000 } = {},
+  {
+    host = '127.0.0.1',
+    port = 0,
+    reads = true,
+    maxConcurrentStreams = 1_000,
+    tls = undefined as http2.SecureServerOptions | undefined,
+  } = {},
 ): Promise<Peer> {
   const sessions = new Set<http2.ServerHttp2Session>();
   let sessionsEver = 0;
   const requests: Peer['requests'] = [];
-  const server = http2.createServer({ settings: { maxConcurrentStreams } });
+  const options = { settings: { maxConcurrentStreams } };
+  const server = tls ? http2.createSecureServer({ ...options, ...tls }) : http2.createServer(options);
   server.on('session', (session) => {
     sessions.add(session);
     sessionsEver++;

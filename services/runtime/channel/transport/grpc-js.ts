@@ -53,10 +53,7 @@ export interface GrpcJsTransportOptions {
  * Calls go through `Client.make*Request` with bytes, where `@opentelemetry/instrumentation-grpc` gives each a span.
  */
 export function createGrpcJsTransport(options: GrpcJsTransportOptions = {}): Transport {
-  const credentials = new ImpatientCredentials(
-    options.credentials ?? grpcCredentials.createInsecure(),
-    options.silentAcceptTimeoutMs ?? 3_000,
-  );
+  const { credentials = grpcCredentials.createInsecure(), silentAcceptTimeoutMs = 3_000 } = options;
   const clientOptions = {
     'grpc.enable_retries': 0,
     'grpc.enable_channelz': 0,
@@ -77,7 +74,10 @@ export function createGrpcJsTransport(options: GrpcJsTransportOptions = {}): Tra
       : { 'grpc.default_authority': options.authority, 'grpc.ssl_target_name_override': hostOf(options.authority) }),
   };
   return (endpoint, onState) =>
-    new GrpcJsConnection(endpoint, onState, (address) => new Client(grpcTarget(address), credentials, clientOptions));
+    new GrpcJsConnection(endpoint, onState, (address, onFailure) => {
+      const impatient = new ImpatientCredentials(credentials, silentAcceptTimeoutMs, onFailure);
+      return new Client(grpcTarget(address), impatient, clientOptions);
+    });
 }
 
 /** After how long an endpoint none of whose addresses answered is tried from its first address again. */
@@ -86,6 +86,9 @@ const retryAddressesMs = 5_000;
 const stateNames = Object.fromEntries(
   Object.entries(connectivityState).map(([name, value]) => [value, name]),
 ) as Record<number, ConnectionState>;
+
+/** `onFailure` hears why a connection that was accepted fails: grpc-js keeps that to itself. */
+type ConnectTo = (address: string, onFailure: (reason: string) => void) => Client;
 
 class GrpcJsConnection implements Connection {
   readonly endpoint: Endpoint;
@@ -96,15 +99,17 @@ class GrpcJsConnection implements Connection {
   private closing = false;
   private addressIndex = 0;
   private readonly onState: (state: ConnectionState) => void;
-  private readonly connectTo: (address: string) => Client;
+  private readonly connectTo: ConnectTo;
+  /** Why the connection that is being made fails, where that is known. */
+  private failure = '';
   private graceTimer: NodeJS.Timeout | undefined;
   private addressTimer: NodeJS.Timeout | undefined;
 
-  constructor(endpoint: Endpoint, onState: (state: ConnectionState) => void, connectTo: (address: string) => Client) {
+  constructor(endpoint: Endpoint, onState: (state: ConnectionState) => void, connectTo: ConnectTo) {
     this.endpoint = endpoint;
     this.onState = onState;
     this.connectTo = connectTo;
-    this.client = connectTo(endpoint.addresses[0] ?? '');
+    this.client = this.connect(endpoint.addresses[0] ?? '');
     process.nextTick(() => this.watch(this.client));
   }
 
@@ -149,7 +154,8 @@ class GrpcJsConnection implements Connection {
   private setState(state: ConnectionState): void {
     if (state === this.state) return;
     this.state = state;
-    this.lastError = state === 'TRANSIENT_FAILURE' ? `cannot connect to ${this.address}` : '';
+    this.lastError = state === 'TRANSIENT_FAILURE' ? `cannot connect to ${this.address}${this.failure}` : '';
+    this.failure = '';
     this.onState(state);
   }
 
@@ -168,6 +174,12 @@ class GrpcJsConnection implements Connection {
       process.nextTick(() => this.watch(client));
     });
     this.setState(stateNames[state] ?? 'IDLE');
+  }
+
+  private connect(address: string): Client {
+    return this.connectTo(address, (reason) => {
+      this.failure = `: ${reason}`;
+    });
   }
 
   private get address(): string {
@@ -193,7 +205,7 @@ class GrpcJsConnection implements Connection {
   private switchTo(addressIndex: number): void {
     this.addressIndex = addressIndex;
     this.client.close();
-    this.client = this.connectTo(this.address);
+    this.client = this.connect(this.address);
     process.nextTick(() => this.watch(this.client));
   }
 }
@@ -477,11 +489,13 @@ const tcpKeepaliveMs = 30_000;
 class ImpatientCredentials extends ChannelCredentials {
   private readonly inner: ChannelCredentials;
   private readonly timeoutMs: number;
+  private readonly onFailure: (reason: string) => void;
 
-  constructor(inner: ChannelCredentials, timeoutMs: number) {
+  constructor(inner: ChannelCredentials, timeoutMs: number, onFailure: (reason: string) => void) {
     super();
     this.inner = inner;
     this.timeoutMs = timeoutMs;
+    this.onFailure = onFailure;
   }
 
   override _isSecure(): boolean {
@@ -496,16 +510,29 @@ class ImpatientCredentials extends ChannelCredentials {
     ...parameters: Parameters<ChannelCredentials['_createSecureConnector']>
   ): ReturnType<ChannelCredentials['_createSecureConnector']> {
     const connector = this.inner._createSecureConnector(...parameters);
-    const { timeoutMs } = this;
+    const { timeoutMs, onFailure } = this;
     return {
       connect(socket) {
         socket.setKeepAlive(true, tcpKeepaliveMs);
+        let bytesRead = () => 0;
         const timer = setTimeout(() => {
-          if (socket.bytesRead === 0) socket.destroy(new Error(`the peer said nothing for ${timeoutMs} ms`));
+          if (bytesRead() > 0) return;
+          onFailure(`the peer said nothing for ${timeoutMs} ms`);
+          socket.destroy();
         }, timeoutMs);
         socket.once('close', () => clearTimeout(timer));
         timer.unref();
-        return connector.connect(socket);
+        return connector.connect(socket).then(
+          (connected) => {
+            // With TLS those of the handshake do not count.
+            bytesRead = () => connected.socket.bytesRead;
+            return connected;
+          },
+          (error: Error) => {
+            onFailure(error.message);
+            throw error;
+          },
+        );
       },
       waitForReady: () => connector.waitForReady(),
       getCallCredentials: () => connector.getCallCredentials(),
@@ -519,6 +546,7 @@ function grpcTarget(address: string): string {
   return `${isIPv6(hostOf(address)) ? 'ipv6' : 'ipv4'}:${address}`;
 }
 
-function hostOf(address: string): string {
+/** `10.0.0.7:50051` → `10.0.0.7`, `[fd00::7]:50051` → `fd00::7`. */
+export function hostOf(address: string): string {
   return address.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
 }
