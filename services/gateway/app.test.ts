@@ -199,6 +199,21 @@ describe('gateway', () => {
     assert.deepEqual([reply.status, await reply.json()], [503, { code: 14, message: 'the service is unavailable' }]);
   });
 
+  it('describes what it serves, unless it is told not to', async () => {
+    await using open = startGateway(['--descriptors', descriptors, '--target', 'ipv4:127.0.0.1:1']);
+    const { url } = await open.serving();
+    const document = (await (await fetch(`${url}/openapi.json`)).json()) as { info: { title: string } };
+    assert.equal(document.info.title, 'library.v1.Library');
+    assert.equal((await fetch(`${url}/docs`)).status, 200);
+    await using closed = startGateway(['--descriptors', descriptors, '--target', 'ipv4:127.0.0.1:1'], {
+      DOCS: 'disabled',
+    });
+    const { url: closedUrl } = await closed.serving();
+    for (const path of ['/openapi.json', '/docs', '/docs/start.js']) {
+      assert.equal((await fetch(closedUrl + path)).status, 404, path);
+    }
+  });
+
   const notJson = join(directory, 'bad.json');
   writeFileSync(notJson, '{');
   const bad: [name: string, args: string[], problems: RegExp[]][] = [

@@ -25,7 +25,8 @@ interface Operation {
   readonly description?: string;
   readonly parameters: readonly Parameter[];
   readonly requestBody?: { readonly content: Record<string, { readonly schema: object }> };
-  readonly responses: Record<string, { readonly content: Record<string, { readonly schema: object }> }>;
+  readonly responses: Record<string, { readonly content?: Record<string, { readonly schema: object }> }>;
+  readonly 'x-websocket'?: { readonly description: string; readonly send?: object };
 }
 
 function documentOf(descriptors: Descriptors) {
@@ -122,7 +123,7 @@ describe('OpenAPI document', () => {
     const list = operationOf(library, 'get', '/v1/shelves/{shelvesId}/books');
     const query = queryOf(list);
     assert.ok(query.includes('filter.stringValue') && query.includes('filter.durations'));
-    for (const name of ['parent', 'filter', 'filter.struct', 'filter.any', 'filter.counts', 'filter.children']) {
+    for (const name of ['parent', 'filter', 'filter.any', 'filter.counts', 'filter.children']) {
       assert.ok(!query.includes(name), name);
     }
     assert.match(list.description ?? '', /Further query parameters are the fields of `filter\.child\.…`\.$/);
@@ -137,17 +138,69 @@ describe('OpenAPI document', () => {
       items: { type: 'string' },
     });
     const list = operationOf(library, 'get', '/v1/shelves/{shelvesId}/books');
-    assert.deepEqual(list.responses['200']?.content['application/json']?.schema, {
+    assert.deepEqual(list.responses['200']?.content?.['application/json']?.schema, {
       type: 'array',
       items: { $ref: '#/components/schemas/library.v1.Book' },
     });
     const schemaOf = (path: string) =>
-      operationOf(nasty, 'get', path).responses['200']?.content['application/json']?.schema;
+      operationOf(nasty, 'get', path).responses['200']?.content?.['application/json']?.schema;
     assert.deepEqual(schemaOf('/nasty/reply/child'), {
       anyOf: [{ $ref: '#/components/schemas/nasty.v1.All' }, { type: 'null' }],
     });
     assert.deepEqual(schemaOf('/nasty/reply/maybe'), { type: ['boolean', 'null'] });
     assert.deepEqual(schemaOf('/nasty/reply/flag'), { type: 'boolean' });
+  });
+
+  it('has bodies of any type where the message is an HttpBody', () => {
+    const raw = operationOf(nasty, 'post', '/nasty/raw');
+    assert.deepEqual(raw.requestBody?.content, { '*/*': {} });
+    assert.deepEqual(raw.responses['200']?.content, { '*/*': {} });
+    assert.ok(!('415' in raw.responses));
+  });
+
+  it('has the forms of each kind of stream', () => {
+    const formsOf = ({ requestBody, responses }: Operation) => [
+      Object.keys(requestBody?.content ?? {}),
+      Object.keys(responses['200']?.content ?? {}),
+    ];
+    const json = ['application/json'];
+    const ndjson = ['application/x-ndjson'];
+    const replies = ['application/x-ndjson', 'text/event-stream'];
+    assert.deepEqual(formsOf(operationOf(greeter, 'post', '/v1/hello')), [json, json]);
+    assert.deepEqual(formsOf(operationOf(greeter, 'get', '/v1/hello/{name}/stream')), [[], replies]);
+    assert.deepEqual(formsOf(operationOf(greeter, 'post', '/v1/hello:collect')), [ndjson, json]);
+    assert.deepEqual(formsOf(operationOf(greeter, 'post', '/v1/hello:chat')), [ndjson, replies]);
+  });
+
+  it('tells what goes through a WebSocket', () => {
+    const webSocketOf = (method: string, path: string) => operationOf(greeter, method, path)['x-websocket'];
+    assert.equal(webSocketOf('post', '/v1/hello'), undefined);
+    assert.equal(webSocketOf('get', '/v1/hello/{name}/stream')?.description, 'Send nothing.');
+    const chat = webSocketOf('post', '/v1/hello:chat');
+    assert.equal(chat?.description, 'Send a text frame for each message, then an empty one.');
+    assert.deepEqual(chat.send, { $ref: '#/components/schemas/helloworld.HelloRequest' });
+  });
+
+  it('has nothing but the WebSocket where a GET takes a stream', () => {
+    const chat = greeter.methods.find(({ method }) => method.path.endsWith('/SayHelloBidiStream'));
+    assert.ok(chat);
+    const methods = [{ ...chat, rule: { get: '/v1/chat' } }];
+    const { responses, requestBody } = operationOf({ ...greeter, methods }, 'get', '/v1/chat');
+    assert.deepEqual(Object.keys(responses), ['101', '400', '426', '503', 'default']);
+    assert.equal(requestBody, undefined);
+  });
+
+  it('takes JSON in the query, and says what a PATCH without a mask means', () => {
+    const parameters = operationOf(library, 'get', '/v1/shelves/{shelvesId}/books').parameters;
+    const struct = parameters.find(({ name }) => name === 'filter.struct');
+    assert.deepEqual(struct, {
+      name: 'filter.struct',
+      in: 'query',
+      content: { 'application/json': { schema: { type: 'object', additionalProperties: true } } },
+    });
+    const patch = operationOf(library, 'patch', '/v1/shelves/{shelvesId}/books/{booksId}');
+    const mask = patch.parameters.find(({ name }) => name === 'updateMask');
+    assert.equal(mask?.description, 'Where it is left out, the fields that the body has are meant.');
   });
 
   it('has methods that HTTP does not know in the extension for them', () => {

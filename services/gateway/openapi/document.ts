@@ -51,7 +51,11 @@ export function createOpenApiDocument({ types }: Descriptors, routes: readonly R
     else item[additionalOperations] = { ...item[additionalOperations], [route.httpMethod]: operation };
   }
 
-  const info = { title: [...services].map(({ typeName }) => typeName).join(', '), description };
+  const hasStreams = routes.some(({ service: { method } }) => method.requestStream || method.responseStream);
+  const info = {
+    title: [...services].map(({ typeName }) => typeName).join(', '),
+    description: hasStreams ? `${aboutAll}\n\n${aboutStreams}` : aboutAll,
+  };
   const content = {
     servers: [{ url: '/' }],
     security: [{}, { bearer: [] }],
@@ -60,7 +64,7 @@ export function createOpenApiDocument({ types }: Descriptors, routes: readonly R
       return { name: service.typeName, description: comment || `The methods of \`${service.typeName}\`.` };
     }),
     paths,
-    components: { schemas: schemas.components, ...sharedComponents },
+    components: { schemas: schemas.components, ...componentsOf(paths) },
   };
   const version = createHash('sha256')
     .update(JSON.stringify([info, content]))
@@ -69,7 +73,17 @@ export function createOpenApiDocument({ types }: Descriptors, routes: readonly R
   return { openapi: '3.1.1', info: { ...info, version }, ...content };
 }
 
-const description = `\
+/** The shared components without the responses and headers that no operation has. */
+function componentsOf(paths: object): object {
+  const used = (kind: string, all: object, text: string) =>
+    Object.fromEntries(Object.entries(all).filter(([name]) => text.includes(`"#/components/${kind}/${name}"`)));
+  const operations = JSON.stringify(paths);
+  const responses = used('responses', sharedComponents.responses, operations);
+  const headers = used('headers', sharedComponents.headers, operations + JSON.stringify(responses));
+  return { ...sharedComponents, responses, headers };
+}
+
+const aboutAll = `\
 Each operation is a method of a gRPC service, called through a gateway that made this document from the service's descriptors.
 
 **JSON** is that of [protobuf](https://protobuf.dev/programming-guides/json/). A field that has its default value is left out
@@ -81,6 +95,11 @@ field that is not set. An enum value that the gateway does not know is written a
 
 **Metadata** goes both ways in headers: \`grpc-metadata-<key>\`, base64 where the key ends in \`-bin\`. \`authorization\` and
 \`accept-language\` are passed on as they are.`;
+
+const aboutStreams = `\
+**Streams** of replies are NDJSON, or Server-Sent Events where \`Accept\` names \`text/event-stream\`. Streams of requests are
+NDJSON. Each is a WebSocket too, by a GET of its path that asks for one: of text frames, which come back as the lines of NDJSON
+do. It is closed with 1000 for OK, 1012 where the client is to come back, and else 4000 + the code of the status.`;
 
 const errorContent = (example: StatusJson) => ({ 'application/json': { schema: statusRef, example } });
 const badRequestExample: StatusJson = {
@@ -117,6 +136,10 @@ const sharedComponents = {
     },
   },
   responses: {
+    NothingMore: {
+      description: 'An `EventSource` that comes back after the end (`Last-Event-ID: end`) is told to stay away.',
+      headers,
+    },
     BadRequest: {
       description:
         'The request does not fit: a `google.rpc.BadRequest` in the details names the fields at fault. From the service, INVALID_ARGUMENT, FAILED_PRECONDITION or OUT_OF_RANGE.',
@@ -133,8 +156,16 @@ const sharedComponents = {
       headers,
       content: errorContent({ code: Code.INVALID_ARGUMENT, message: 'content-type must be application/json' }),
     },
+    UpgradeRequired: {
+      description: 'The request does not ask for a WebSocket.',
+      headers,
+      content: errorContent({
+        code: Code.UNIMPLEMENTED,
+        message: 'this route takes a stream of requests, by WebSocket',
+      }),
+    },
     Unavailable: {
-      description: 'No replica could take the call: UNAVAILABLE.',
+      description: 'Not now: no replica can take the call (UNAVAILABLE), or too many streams are open.',
       headers: { ...headers, 'retry-after': { $ref: '#/components/headers/RetryAfter' } },
       content: errorContent({ code: Code.UNAVAILABLE, message: 'the service is unavailable' }),
     },

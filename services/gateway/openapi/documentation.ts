@@ -68,7 +68,7 @@ const html = `<!doctype html>
 </html>
 `;
 
-/** Without the validator, which is a service elsewhere. */
+/** Without the validator, which is a service elsewhere. The editor spreads a message over lines; NDJSON has it on one. */
 const script = `SwaggerUIBundle({
   url: 'openapi.json',
   dom_id: '#swagger-ui',
@@ -76,6 +76,14 @@ const script = `SwaggerUIBundle({
   deepLinking: true,
   displayRequestDuration: true,
   defaultModelsExpandDepth: 0,
+  requestInterceptor(request) {
+    if (request.headers['Content-Type'] === 'application/x-ndjson') {
+      try {
+        request.body = JSON.stringify(JSON.parse(request.body));
+      } catch {}
+    }
+    return request;
+  },
   onComplete() {
     document.title = document.querySelector('.info .title')?.firstChild.textContent ?? document.title;
   },

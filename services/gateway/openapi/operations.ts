@@ -1,18 +1,20 @@
 import type { DescField, DescMessage, DescMethod } from '@bufbuild/protobuf';
-import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
-import { isQueryValue } from '../transcoding/bind.ts';
+import { isQueryValue, isStruct } from '../transcoding/bind.ts';
 import { fieldsOf, isSingleValue } from '../transcoding/fields.ts';
+import { takesRawBody } from '../transcoding/http-body.ts';
 import type { Route } from '../transcoding/routes.ts';
+import { updateMaskField } from '../transcoding/update-mask.ts';
+import { replyContent, requestContent, webSocketOf } from './bodies.ts';
 import { commentOf, firstSentence } from './comments.ts';
 import { capturedText, type OpenApiPath } from './paths.ts';
-import { nullable, type Schema, type Schemas, statusRef } from './schemas.ts';
+import type { Schemas } from './schemas.ts';
 
 /** An Operation Object: https://spec.openapis.org/oas/v3.1.1.html#operation-object */
 export type Operation = Readonly<Record<string, unknown>>;
 
 const parameterRef = (name: string) => ({ $ref: `#/components/parameters/${name}` });
 const responseRef = (name: string) => ({ $ref: `#/components/responses/${name}` });
-const headerRefs = {
+const replyHeaders = {
   'x-request-id': { $ref: '#/components/headers/RequestId' },
   'served-by': { $ref: '#/components/headers/ServedBy' },
 };
@@ -33,7 +35,8 @@ export function describeOperation(options: {
   const summary = firstSentence(comment);
   const query = queryParameters(route, schemas);
   const description = [comment === summary ? '' : comment, streamNote(route), query.note].filter(Boolean).join('\n\n');
-  const hasBody = route.body !== '';
+  const body = requestContent(route, schemas);
+  const webSocket = webSocketOf(route, schemas);
   return {
     operationId: `${method.parent.typeName}.${method.name}${binding === 1 ? '' : `_${binding}`}`,
     tags: [method.parent.typeName],
@@ -41,16 +44,47 @@ export function describeOperation(options: {
     ...(description && { description }),
     ...((method.deprecated || method.parent.deprecated) && { deprecated: true }),
     parameters: [...pathParameters(route, path, schemas), ...query.parameters, parameterRef('GrpcTimeout')],
-    ...(hasBody && { requestBody: requestBody(route, schemas) }),
-    responses: {
-      200: okResponse(route, schemas),
-      400: responseRef('BadRequest'),
-      ...(hasBody && { 413: responseRef('ContentTooLarge'), 415: responseRef('UnsupportedMediaType') }),
-      503: responseRef('Unavailable'),
-      504: responseRef('DeadlineExceeded'),
-      default: responseRef('Error'),
-    },
+    ...(body && { requestBody: { content: body } }),
+    responses: responsesOf(route, schemas),
+    ...(webSocket && { 'x-websocket': webSocket }),
   };
+}
+
+function responsesOf(route: Route, schemas: Schemas): object {
+  const { requestStream, responseStream } = route.service.method;
+  if (requestStream && route.httpMethod === 'GET') {
+    return {
+      101: { description: 'The WebSocket is open.' },
+      400: responseRef('BadRequest'),
+      426: responseRef('UpgradeRequired'),
+      503: responseRef('Unavailable'),
+      default: responseRef('Error'),
+    };
+  }
+  const hasBody = requestStream || route.body !== '';
+  return {
+    200: {
+      description: responseStream ? 'The stream of replies.' : 'The reply.',
+      headers: replyHeaders,
+      content: replyContent(route, schemas),
+    },
+    ...(responseStream && { 204: responseRef('NothingMore') }),
+    400: responseRef('BadRequest'),
+    ...(hasBody && !requestStream && { 413: responseRef('ContentTooLarge') }),
+    ...(hasBody && !takesRawBody(route) && { 415: responseRef('UnsupportedMediaType') }),
+    503: responseRef('Unavailable'),
+    504: responseRef('DeadlineExceeded'),
+    default: responseRef('Error'),
+  };
+}
+
+/** What the media types do not tell. */
+function streamNote({ httpMethod, service: { method } }: Route): string {
+  const { requestStream, responseStream } = method;
+  if (requestStream && httpMethod === 'GET') return 'The requests are a stream, which a GET takes by WebSocket only.';
+  const requests = 'The requests are a stream, one on each line. What the path and the query say belongs to the first.';
+  const replies = 'The replies are a stream, which ends with the status of the call: without it, the stream was cut.';
+  return [requestStream && requests, responseStream && replies].filter(Boolean).join(' ');
 }
 
 /** The fields that a path such as `book.name` leads through. It does lead there: the route is served. */
@@ -105,7 +139,10 @@ interface QueryParameters {
 }
 
 /** What the path and the body leave, down into messages, each type but once on the way down. */
-function queryParameters({ template, body, service: { input } }: Route, schemas: Schemas): QueryParameters {
+function queryParameters(route: Route, schemas: Schemas): QueryParameters {
+  const { template, body, service } = route;
+  const { input } = service;
+  const maskField = updateMaskField(route);
   const parameters: object[] = [];
   const further: string[] = [];
   if (body !== '*') {
@@ -126,19 +163,24 @@ function queryParameters({ template, body, service: { input } }: Route, schemas:
         const repeats = message === input || above.some((one) => one.message === message);
         if (repeats || parameters.length >= maxQueryParameters) further.push(path.map(queryName).join('.'));
         else visit(message, path, bound);
-      } else if (field.fieldKind !== 'map' && (!field.message || isQueryValue(field.message))) {
-        const comment = commentOf(field);
-        parameters.push({
-          name: path.map(queryName).join('.'),
-          in: 'query',
-          ...(comment && { description: comment }),
-          ...(field.deprecated && { deprecated: true }),
-          schema: schemas.ofParameter(field),
-        });
+        continue;
       }
+      const isJson = field.fieldKind === 'message' && isStruct(field.message);
+      if (field.fieldKind === 'map' || (field.message && !isQueryValue(field.message) && !isJson)) continue;
+      const schema = schemas.ofParameter(field);
+      const description = [commentOf(field), field === maskField && defaultMask].filter(Boolean).join('\n\n');
+      parameters.push({
+        name: path.map(queryName).join('.'),
+        in: 'query',
+        ...(description && { description }),
+        ...(field.deprecated && { deprecated: true }),
+        ...(isJson ? { content: { 'application/json': { schema } } } : { schema }),
+      });
     }
   }
 }
+
+const defaultMask = 'Where it is left out, the fields that the body has are meant.';
 
 function protoPath(path: readonly DescField[]): string {
   return path.map(({ name }) => name).join('.');
@@ -147,42 +189,4 @@ function protoPath(path: readonly DescField[]): string {
 /** A `json_name` with a dot would look like two fields. */
 function queryName({ name, jsonName }: DescField): string {
   return jsonName.includes('.') ? name : jsonName;
-}
-
-function requestBody({ body, service: { input } }: Route, schemas: Schemas): object {
-  const schema = body === '*' ? schemas.ofMessage(input) : schemas.ofField(fieldsOnPath(input, body)[0] as DescField);
-  return { content: { 'application/json': { schema } } };
-}
-
-/** What a reply is: the message, or the one field of it that `response_body` names. */
-function replySchema({ responseBody, service: { output } }: Route, schemas: Schemas): Schema {
-  if (responseBody === '') return schemas.ofMessage(output);
-  const field = fieldsOnPath(output, responseBody)[0] as DescField;
-  const schema = schemas.ofField(field);
-  const single = field.fieldKind !== 'list' && field.fieldKind !== 'map';
-  return single && field.presence !== FeatureSet_FieldPresence.IMPLICIT ? nullable(schema) : schema;
-}
-
-function okResponse(route: Route, schemas: Schemas): object {
-  const schema = replySchema(route, schemas);
-  if (!route.service.method.responseStream) {
-    return { description: 'The reply.', headers: headerRefs, content: { 'application/json': { schema } } };
-  }
-  const line = {
-    description: 'One line of the body. The last one, and no other, is a `status`.',
-    oneOf: [
-      { title: 'a message', type: 'object', properties: { result: schema }, required: ['result'] },
-      { title: 'the end', type: 'object', properties: { status: statusRef }, required: ['status'] },
-    ],
-  };
-  return {
-    description: 'The stream of replies.',
-    headers: headerRefs,
-    content: { 'application/x-ndjson': { schema: line, 'x-oai-itemSchema': line } },
-  };
-}
-
-function streamNote({ service: { method } }: Route): string {
-  if (!method.responseStream) return '';
-  return 'The reply is a stream: a line of JSON a message, as it comes, then one with the status of the call. A body without that line was cut.';
 }

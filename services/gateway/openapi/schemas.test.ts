@@ -118,6 +118,18 @@ describe('schemas of messages', () => {
     });
   }
 
+  it('are narrower than what requests may have, as the document says', () => {
+    const lenient: JsonObject[] = [
+      { int64_value: '1' },
+      { int64Value: 9_007_199_254_740_991 },
+      { color: 2 },
+      { bytesValue: '_-8' },
+      { stringValue: null, numbers: null, child: null },
+    ];
+    for (const json of lenient) assert.ok(canBeRead(json), JSON.stringify(json));
+    assert.ok(!canBeRead({ int64Value: 2 ** 53 }));
+  });
+
   it('allow one member of a oneof at most', () => {
     for (const json of [{}, { text: 'x' }, { number: 1 }]) assert.ok(isValid(json), JSON.stringify(json));
     for (const json of [{ text: 'x', number: 1 }, { text: 1 }]) assert.ok(!isValid(json), JSON.stringify(json));
