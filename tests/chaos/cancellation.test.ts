@@ -1,15 +1,16 @@
-import { type OutgoingHttpHeaders, request } from 'node:http';
+import { readFileSync } from 'node:fs';
+import { request } from 'node:http';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import type { Caller, CallStatus } from '#runtime/call/call.ts';
-import { Code, localStatus } from '#runtime/call/status.ts';
-import { createErrorWriter } from '../../services/gateway/edge/errors.ts';
-import { createEdgeServer } from '../../services/gateway/edge/server.ts';
-import { createPipeline } from '../../services/gateway/pipeline.ts';
-import { createHttpObserver } from '../../services/gateway/stages/observe.ts';
+import { invokeStream, invokeUnary } from '#runtime/call/invoke.ts';
+import { Code, localStatus, RpcError } from '#runtime/call/status.ts';
+import type { ServerCall } from '#runtime/server/handler.ts';
+import { createServer } from '#runtime/server/server.ts';
+import { projectFile } from '../harness/command.ts';
 import { eventually } from '../harness/eventually.ts';
 import { setFaults } from '../harness/faults.ts';
-import { createChannelClient, descriptors } from '../harness/greeter-client.ts';
+import { createChannelClient, sayHello, sayHelloStreamReply } from '../harness/greeter-client.ts';
 import { guarantee } from '../harness/guarantee.ts';
 import { startLab } from '../harness/lab-fixture.ts';
 import { createBookkeeper, type Outcome } from '../harness/ledger.ts';
@@ -22,25 +23,27 @@ const seats = 3 * ofEach;
 const limitMs = 5_000;
 const unary = '/v1/hello/world';
 const stream = '/v1/hello/world/stream?replyCount=100000&replyInterval=0.02s';
+const startedName = 'grpc_server_call_started_total';
 
-guarantee('a handler stops within a second when its client leaves or its deadline passes', {
+guarantee('behind a gateway and a service in between, a handler stops within a second of its client or its deadline', {
   on: { cancellation: 'passed on' },
   control: { cancellation: 'swallowed' },
   async scenario({ cancellation }, t) {
-    const { lab, use, adminPort } = await startLab(t, { replicas: 1, gateways: 0, greeterEnv: { FAULTS: 'enabled' } });
-    const admin = adminPort('a');
-    const { channel } = use(createChannelClient({ target: lab.target }));
-    const edge = use(await startEdge(cancellation === 'swallowed' ? swallowCancellation(channel) : channel));
+    const greeter = await startLab(t, { replicas: 1, gateways: 0, greeterEnv: { FAULTS: 'enabled' } });
+    const admin = greeter.adminPort('a');
+    const { channel } = greeter.use(createChannelClient({ target: greeter.lab.target }));
+    const hop = greeter.use(await startHop(cancellation === 'swallowed' ? swallowCancellation(channel) : channel));
+    const gateway = await startLab(t, { replicas: 0, gatewayEnv: { TARGET: `ipv4:127.0.0.1:${hop.port}` } });
     const books = createBookkeeper();
-    const get = (path: string, headers?: OutgoingHttpHeaders) => startGet(edge.port, path, headers, books.begin());
+    const get = (path: string, timeout: string) => startGet(gateway.gatewayPort(), path, timeout, books.begin());
 
     // All seats of the greeter are taken: by streams that flow, and by calls that would take a minute.
     await setFaults(admin, { capacity: seats });
-    const readers = times(ofEach, () => get(stream));
+    const readers = times(ofEach, () => get(stream, '1M'));
     await eventually('the streams flow', () => readers.every(({ received }) => received));
     await setFaults(admin, { capacity: seats, delayMs: 60_000 });
-    const callers = times(ofEach, () => get(unary, { 'grpc-timeout': '10S' }));
-    times(ofEach, () => get(unary, { 'grpc-timeout': '500m' }));
+    const callers = times(ofEach, () => get(unary, '10S'));
+    times(ofEach, () => get(unary, '500m'));
     await eventually('all seats are taken', async () => (await sumOfMetric(admin, startedName)) === seats);
     await eventually('the deadlines have passed', () => books.inFlight === 2 * ofEach);
     for (const { leave } of [...readers, ...callers]) leave();
@@ -48,7 +51,7 @@ guarantee('a handler stops within a second when its client leaves or its deadlin
 
     // A seat is free when its handler has ended; streams that flow at the same time take one each.
     await setFaults(admin, { capacity: seats });
-    const probes = times(seats, () => startGet(edge.port, stream));
+    const probes = times(seats, () => startGet(gateway.gatewayPort(), stream, '1M'));
     const freed = () => probes.filter(({ received }) => received).length;
     await eventually('all seats are free', () => freed() === seats, { timeoutMs: limitMs }).catch(() => {});
     const figures = {
@@ -63,44 +66,60 @@ guarantee('a handler stops within a second when its client leaves or its deadlin
   holds: ({ figures }) => figures.stoppedHandlers === seats && figures.allStoppedMs <= limitMs,
 });
 
-const startedName = 'grpc_server_call_started_total';
-
 function times<T>(count: number, make: () => T): T[] {
   return Array.from({ length: count }, make);
 }
 
-/** The gateway's edge and pipeline in this process, over any caller. */
-async function startEdge(caller: Caller) {
-  const log = pino({ level: 'silent' });
-  const upstream = { start: caller.start.bind(caller), timeoutMs: () => undefined };
-  const { routes } = createPipeline({ descriptors, upstream, streamIdleTimeoutMs: 60_000, passTraceContext: true });
-  const server = createEdgeServer({
+interface StreamRequest {
+  readonly name: string;
+  readonly reply_count: number;
+  readonly reply_interval: { readonly seconds: string; readonly nanos: number };
+}
+
+/** A service that asks another one, with the deadline and the cancellation of its own call. */
+async function startHop(caller: Caller) {
+  const unimplemented = () => {
+    throw new RpcError(Code.UNIMPLEMENTED, 'not passed on');
+  };
+  const server = createServer({
+    descriptors: readFileSync(projectFile('proto/descriptors.binpb')),
+    services: {
+      'helloworld.Greeter': {
+        async SayHello({ name }: { name: string }, { deadlineMs, signal }: ServerCall) {
+          const options = { method: sayHello.method, deadlineMs, signal };
+          const { message } = await invokeUnary(caller, options, sayHello.encode({ name }));
+          return sayHello.decode(message);
+        },
+        async *SayHelloStreamReply(request: StreamRequest, { deadlineMs, signal }: ServerCall) {
+          const { name, reply_count: replyCount, reply_interval: interval } = request;
+          const replyInterval = { seconds: BigInt(interval.seconds), nanos: interval.nanos };
+          const replies = invokeStream(caller, { method: sayHelloStreamReply.method, deadlineMs, signal });
+          void replies.write(sayHelloStreamReply.encode({ name, replyCount, replyInterval }), true);
+          for await (const reply of replies) yield sayHelloStreamReply.decode(reply);
+        },
+        SayHelloStreamRequest: unimplemented,
+        SayHelloBidiStream: unimplemented,
+      },
+    },
     host: '127.0.0.1',
     port: 0,
-    routes,
-    errors: createErrorWriter(descriptors.types),
-    observer: createHttpObserver({ registry: new Registry(), log, tracing: false }),
-    log,
-    bodyLimitBytes: 1_024,
-    keepAliveTimeoutMs: 5_000,
+    podName: 'hop',
+    registry: new Registry(),
+    log: pino({ level: 'silent' }),
   });
   return {
-    port: await server.listen(),
+    port: await server.start(),
     async [Symbol.asyncDispose]() {
-      const closed = server.close();
-      server.destroy();
-      await closed;
+      const finished = server.finish();
+      server.force();
+      await finished;
     },
   };
 }
 
 /** A request whose client may leave it. */
-function startGet(
-  port: number,
-  path: string,
-  headers: OutgoingHttpHeaders = {},
-  done: (outcome: Outcome) => void = () => {},
-) {
+function startGet(port: number, path: string, timeout: string, done: (outcome: Outcome) => void = () => {}) {
+  const headers = { 'grpc-timeout': timeout };
   let code = 'left';
   const sent = request({ host: '127.0.0.1', port, path, headers, agent: false }, (response) => {
     response.on('data', () => {

@@ -41,12 +41,15 @@ test('a hedge that loses is cancelled down to the greeter and counts neither way
 
   assert.equal(ledger.failed, 0);
   assert.ok(lost >= 50, `${lost} hedges lost`);
-  const ended = (status: string) =>
-    sumOfMetric(slow, 'grpc_server_call_duration_seconds_count', {
-      grpc_method: sayHello.method.path.slice(1),
-      grpc_status: status,
-    });
-  await eventually('the greeter has heard of all cancellations', async () => (await ended('CANCELLED')) === lost);
+  const labels = { grpc_method: sayHello.method.path.slice(1) };
+  const started = () => sumOfMetric(slow, 'grpc_server_call_started_total', labels);
+  const cancelled = () =>
+    sumOfMetric(slow, 'grpc_server_call_duration_seconds_count', { ...labels, grpc_status: 'CANCELLED' });
+  assert.ok((await started()) >= 50);
+  await eventually(
+    'all calls of the slow greeter are cancelled',
+    async () => (await cancelled()) === (await started()),
+  );
   const { targets, retryBudget } = client.channel.snapshot();
   const failures = targets[0]?.endpoints.map((endpoint) => endpoint.failures);
   assert.deepEqual(failures, [0, 0, 0]);

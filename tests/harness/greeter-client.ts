@@ -1,4 +1,11 @@
-import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMessage,
+  fromBinary,
+  type Message,
+  type MessageInitShape,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { type ChannelOptions as GrpcJsOptions, Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import type { Caller } from '#runtime/call/call.ts';
 import { invokeUnary } from '#runtime/call/invoke.ts';
@@ -7,28 +14,28 @@ import { codeName, RpcError } from '#runtime/call/status.ts';
 import { type Channel, type ChannelOptions, createChannel } from '#runtime/channel/channel.ts';
 import { parseServiceConfig } from '#runtime/channel/service-config.ts';
 import { readDescriptors } from '../../services/gateway/descriptors.ts';
-import { settings } from '../../services/gateway/config.ts';
+import { defaultServiceConfig } from '../../services/gateway/config.ts';
 import { projectFile } from './command.ts';
 import { eventually } from './eventually.ts';
 import type { Outcome } from './ledger.ts';
 
-/** Of the greeter. */
-export const descriptors = readDescriptors(projectFile('proto/descriptors.binpb'));
+const { methods } = readDescriptors(projectFile('proto/descriptors.binpb'));
 
-/** A method of the greeter, and the bytes of its requests. */
+/** A method of the greeter, with the bytes of its requests and replies. */
 function greeterMethod(name: string) {
-  const found = descriptors.methods.find(({ method }) => method.path === `/helloworld.Greeter/${name}`);
+  const found = methods.find(({ method }) => method.path === `/helloworld.Greeter/${name}`);
   if (found === undefined) throw new Error(`helloworld.Greeter has no ${name}`);
-  const { method, input } = found;
+  const { method, input, output } = found;
   const encode = (request: MessageInitShape<DescMessage>) => toBinary(input, create(input, request));
-  return { method, encode };
+  const decode = (reply: Uint8Array) => fromBinary(output, reply) as Message & { readonly message: string };
+  return { method, encode, decode };
 }
 
 export const sayHello = greeterMethod('SayHello');
 export const sayHelloStreamReply = greeterMethod('SayHelloStreamReply');
 
 /** What the gateway does unless it is told otherwise, as JSON: for tests that change one thing of it. */
-export const gatewayServiceConfig = settings.serviceConfig.default;
+export const gatewayServiceConfig = defaultServiceConfig;
 
 export interface HelloOptions {
   /** Defaults to `world`. */
