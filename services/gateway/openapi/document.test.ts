@@ -207,6 +207,16 @@ describe('OpenAPI document', () => {
     assert.equal(operationOf(library, 'LINK', '/v1/links/{name}').operationId, 'library.v1.Library.GetBook_3');
   });
 
+  it('has what OpenAPI takes for the same path in an extension', () => {
+    const [get] = library.methods.filter(({ method }) => method.path.endsWith('/GetBook'));
+    assert.ok(get);
+    const methods = ['/v1/{name}', '/v1/{name=**}'].map((path) => ({ ...get, rule: { get: path } }));
+    const { paths } = documentOf({ ...library, methods });
+    assert.deepEqual(Object.keys(paths), ['/v1/{name}']);
+    assert.deepEqual(Object.keys(paths['/v1/{name}'] ?? {}), ['get', 'x-overlapping-operations']);
+    assert.deepEqual(Object.keys(paths['/v1/{name}']?.['x-overlapping-operations'] ?? {}), ['GET /v1/{name=**}']);
+  });
+
   it('requires the fields that proto2 and editions require', () => {
     const { schemas } = documentOf(nasty)['components'] as { schemas: Record<string, { required?: string[] }> };
     assert.deepEqual(schemas['nasty.proto2.Legacy']?.required, ['id']);

@@ -15,12 +15,14 @@ export type OpenApiDocument = Readonly<Record<string, unknown>> & {
   readonly paths: Readonly<Record<string, PathItem>>;
 };
 
-/** Operations by HTTP method in small letters; those that OpenAPI 3.1 has no place for are in an extension. */
+/** Operations by HTTP method in small letters; those that OpenAPI 3.1 has no place for are in extensions. */
 export type PathItem = Record<string, Operation | Record<string, Operation>>;
 
 const operationNames = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
 /** https://spec.openapis.org/registry/extension/x-oai-additionalOperations */
 const additionalOperations = 'x-oai-additionalOperations';
+/** By method and template: to OpenAPI `/{name}` and `/{name=**}` are one path, and it has each method once. */
+const overlappingOperations = 'x-overlapping-operations';
 
 /** Describes the routes that are served, by the descriptors and their comments. Its version is a digest of what it says. */
 export function createOpenApiDocument({ types }: Descriptors, routes: readonly Route[]): OpenApiDocument {
@@ -33,7 +35,9 @@ export function createOpenApiDocument({ types }: Descriptors, routes: readonly R
   for (const route of routes) {
     const { input, method } = route.service;
     const [, serviceName = '', methodName] = method.path.split('/');
-    const service = types.getService(serviceName) as DescService;
+    const service = types.getService(serviceName);
+    const desc = service?.methods.find(({ name }) => name === methodName);
+    if (service === undefined || desc === undefined) throw new Error(`${method.path} is not in the descriptors`);
     services.add(service);
     const binding = (bindings.get(method.path) ?? 0) + 1;
     bindings.set(method.path, binding);
@@ -42,13 +46,17 @@ export function createOpenApiDocument({ types }: Descriptors, routes: readonly R
         .map(({ jsonName }) => jsonName)
         .join('.'),
     );
-    const desc = service.methods.find(({ name }) => name === methodName);
-    if (desc === undefined) throw new Error(`${method.path} is not in the descriptors`);
     const operation = describeOperation({ route, method: desc, binding, path, schemas });
     const item = (paths[path.text] ??= {});
-    const name = route.httpMethod.toLowerCase();
-    if (operationNames.has(name)) item[name] = operation;
-    else item[additionalOperations] = { ...item[additionalOperations], [route.httpMethod]: operation };
+    const { httpMethod, template } = route;
+    const name = httpMethod.toLowerCase();
+    if (!operationNames.has(name)) {
+      item[additionalOperations] = { ...item[additionalOperations], [httpMethod]: operation };
+    } else if (item[name] === undefined) {
+      item[name] = operation;
+    } else {
+      item[overlappingOperations] = { ...item[overlappingOperations], [`${httpMethod} ${template.text}`]: operation };
+    }
   }
 
   const hasStreams = routes.some(({ service: { method } }) => method.requestStream || method.responseStream);

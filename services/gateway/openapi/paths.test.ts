@@ -29,12 +29,11 @@ describe('OpenAPI paths', () => {
     });
   }
 
-  it('are one where only the names of variables differ', () => {
-    assert.deepEqual(pathsOf('/v1/{name=shelves/*}', '/v1/shelves/{id}', '/v1/shelves/{id}:x'), [
-      '/v1/shelves/{shelvesId}',
-      '/v1/shelves/{shelvesId}',
-      '/v1/shelves/{id}:x',
-    ]);
+  it('are one where only the variables differ', () => {
+    assert.deepEqual(
+      pathsOf('/v1/{name=shelves/*}', '/v1/shelves/{id}', '/v1/shelves/{all=**}', '/v1/shelves/{id}:x'),
+      ['/v1/shelves/{shelvesId}', '/v1/shelves/{shelvesId}', '/v1/shelves/{shelvesId}', '/v1/shelves/{id}:x'],
+    );
   });
 
   it('tell what a variable captures', () => {

@@ -10,12 +10,12 @@ export interface OpenApiPath {
 /**
  * The paths of a document. A parameter of OpenAPI holds no slash, so that a variable such as `{name=shelves/*}` is taken
  * apart into its segments, each `*` under the name of the one before: `shelves/{shelvesId}`, as in the `flatPath` of
- * Google's discovery documents. Templates that differ in nothing but these names are one path: the first gives the names.
+ * Google's discovery documents. Templates that differ in nothing but their variables are one path: the first names them.
  */
 export function createPaths(): (template: PathTemplate, nameOf: (variable: Variable) => string) => OpenApiPath {
   const paths = new Map<string, OpenApiPath>();
   return (template, nameOf) => {
-    const shape = `${template.segments.map((one) => (typeof one === 'string' ? one : literalText(one))).join('/')}:${template.verb}`;
+    const shape = `${template.segments.map((one) => (typeof one === 'string' ? '{}' : literalText(one))).join('/')}:${template.verb}`;
     const path = paths.get(shape) ?? toPath(template, nameOf);
     paths.set(shape, path);
     return path;
