@@ -18,11 +18,11 @@ export function requestContent(route: Route, schemas: Schemas): Content | undefi
 
 /** The body of a reply that is no error. */
 export function replyContent(route: Route, schemas: Schemas): Content {
+  if (createRawReplyReader(route) !== undefined) return { '*/*': {} };
   if (route.service.method.responseStream) {
     const schema = replySchema(route, schemas);
     return { 'application/x-ndjson': eachOf(lineSchema(schema)), 'text/event-stream': eachOf(eventSchema(schema)) };
   }
-  if (createRawReplyReader(route) !== undefined) return { '*/*': {} };
   return { 'application/json': { schema: replySchema(route, schemas) } };
 }
 

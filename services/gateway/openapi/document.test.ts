@@ -156,6 +156,9 @@ describe('OpenAPI document', () => {
     assert.deepEqual(raw.requestBody?.content, { '*/*': {} });
     assert.deepEqual(raw.responses['200']?.content, { '*/*': {} });
     assert.ok(!('415' in raw.responses));
+    const download = operationOf(nasty, 'get', '/nasty/files/{name}');
+    assert.deepEqual(download.responses['200']?.content, { '*/*': {} });
+    assert.ok(!('204' in download.responses));
   });
 
   it('has the forms of each kind of stream', () => {

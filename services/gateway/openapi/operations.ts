@@ -1,7 +1,7 @@
 import type { DescField, DescMessage, DescMethod } from '@bufbuild/protobuf';
 import { isQueryValue, isStruct } from '../transcoding/bind.ts';
 import { fieldsOf, isSingleValue } from '../transcoding/fields.ts';
-import { takesRawBody } from '../transcoding/http-body.ts';
+import { createRawReplyReader, takesRawBody } from '../transcoding/http-body.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { updateMaskField } from '../transcoding/update-mask.ts';
 import { replyContent, requestContent, webSocketOf } from './bodies.ts';
@@ -68,7 +68,7 @@ function responsesOf(route: Route, schemas: Schemas): object {
       headers: replyHeaders,
       content: replyContent(route, schemas),
     },
-    ...(responseStream && { 204: responseRef('NothingMore') }),
+    ...(responseStream && createRawReplyReader(route) === undefined && { 204: responseRef('NothingMore') }),
     400: responseRef('BadRequest'),
     ...(hasBody && !requestStream && { 413: responseRef('ContentTooLarge') }),
     ...(hasBody && !takesRawBody(route) && { 415: responseRef('UnsupportedMediaType') }),
@@ -79,11 +79,15 @@ function responsesOf(route: Route, schemas: Schemas): object {
 }
 
 /** What the media types do not tell. */
-function streamNote({ httpMethod, service: { method } }: Route): string {
-  const { requestStream, responseStream } = method;
-  if (requestStream && httpMethod === 'GET') return 'The requests are a stream, which a GET takes by WebSocket only.';
+function streamNote(route: Route): string {
+  const { requestStream, responseStream } = route.service.method;
+  if (requestStream && route.httpMethod === 'GET')
+    return 'The requests are a stream, which a GET takes by WebSocket only.';
   const requests = 'The requests are a stream, one on each line. What the path and the query say belongs to the first.';
-  const replies = 'The replies are a stream, which ends with the status of the call: without it, the stream was cut.';
+  const replies =
+    createRawReplyReader(route) === undefined
+      ? 'The replies are a stream, which ends with the status of the call: without it, the stream was cut.'
+      : 'The replies are one body, as it comes. If the call fails on the way, the connection is cut before its end.';
   return [requestStream && requests, responseStream && replies].filter(Boolean).join(' ');
 }
 
