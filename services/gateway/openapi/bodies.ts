@@ -18,12 +18,15 @@ export function requestContent(route: Route, schemas: Schemas): Content | undefi
 
 /** The body of a reply that is no error. */
 export function replyContent(route: Route, schemas: Schemas): Content {
-  if (createRawReplyReader(route) !== undefined) return { '*/*': {} };
-  if (route.service.method.responseStream) {
-    const schema = replySchema(route, schemas);
-    return { 'application/x-ndjson': eachOf(lineSchema(schema)), 'text/event-stream': eachOf(eventSchema(schema)) };
+  const isRaw = createRawReplyReader(route) !== undefined;
+  if (!route.service.method.responseStream) {
+    return isRaw ? { '*/*': {} } : { 'application/json': { schema: replySchema(route, schemas) } };
   }
-  return { 'application/json': { schema: replySchema(route, schemas) } };
+  const schema = replySchema(route, schemas);
+  return {
+    ...(isRaw ? { '*/*': {} } : { 'application/x-ndjson': eachOf(lineSchema(schema)) }),
+    'text/event-stream': eachOf(eventSchema(schema)),
+  };
 }
 
 /** What goes both ways through a WebSocket of a route that is a stream: an extension, since OpenAPI has no words for it. */

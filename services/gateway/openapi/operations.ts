@@ -68,7 +68,7 @@ function responsesOf(route: Route, schemas: Schemas): object {
       headers: replyHeaders,
       content: replyContent(route, schemas),
     },
-    ...(responseStream && createRawReplyReader(route) === undefined && { 204: responseRef('NothingMore') }),
+    ...(responseStream && { 204: responseRef('NothingMore') }),
     400: responseRef('BadRequest'),
     ...(hasBody && !requestStream && { 413: responseRef('ContentTooLarge') }),
     ...(hasBody && !takesRawBody(route) && { 415: responseRef('UnsupportedMediaType') }),
@@ -87,7 +87,7 @@ function streamNote(route: Route): string {
   const replies =
     createRawReplyReader(route) === undefined
       ? 'The replies are a stream, which ends with the status of the call: without it, the stream was cut.'
-      : 'The replies are one body, as it comes. If the call fails on the way, the connection is cut before its end.';
+      : 'The replies are parts of one body. If the call fails on the way, the connection is cut before its end.';
   return [requestStream && requests, responseStream && replies].filter(Boolean).join(' ');
 }
 
