@@ -166,9 +166,9 @@ describe('gateway', () => {
     const shown = await fetch(`${admin}/introspection/channel`);
     assert.equal(shown.headers.get('content-type'), 'application/json');
     const text = await shown.text();
-    const snapshot = JSON.parse(text) as ChannelSnapshot;
-    assert.equal(text, `${JSON.stringify(snapshot, null, 2)}\n`);
-    const { state, policy, activePriority, targets, retryBudget } = snapshot;
+    const snapshots = JSON.parse(text) as { readonly default: ChannelSnapshot };
+    assert.equal(text, `${JSON.stringify(snapshots, null, 2)}\n`);
+    const { state, policy, activePriority, targets, retryBudget } = snapshots.default;
     assert.deepEqual(
       { state, policy, activePriority, retryBudget },
       {

@@ -3,7 +3,7 @@ import { type Admin, createAdmin } from '#runtime/process/admin.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
-import type { GatewayConfig } from './config.ts';
+import { type GatewayConfig, upstreamsOf } from './config.ts';
 import { readDescriptors } from './descriptors.ts';
 import { createErrorWriter } from './edge/errors.ts';
 import { createEdgeServer } from './edge/server.ts';
@@ -11,11 +11,19 @@ import { createDocumentation } from './openapi/documentation.ts';
 import { addPages } from './openapi/pages.ts';
 import { createPipeline } from './pipeline.ts';
 import { createHttpObserver } from './stages/observe.ts';
-import { createUpstream } from './upstreams.ts';
+import type { Route } from './transcoding/routes.ts';
+import { createUpstreams, serviceOf } from './upstreams.ts';
+
+export interface App {
+  readonly program: Program;
+  readonly admin: Admin;
+  /** What is served, by which upstream. */
+  readonly routes: readonly (Route & { readonly upstream: string })[];
+}
 
 /**
  * Builds the gateway. Nothing listens or connects before it is run. Its `start()` resolves, and `/readyz` turns true, once
- * the upstream was READY or `startupWaitMs` have passed: an outage of the service must not empty the gateway's own.
+ * each upstream was READY or `startupWaitMs` have passed: an outage of a service must not empty the gateway's own.
  *
  * @throws ConfigError if the descriptors cannot be served, or a target not be reached from here.
  */
@@ -24,17 +32,20 @@ export function createApp(
   log: Logger,
   tracing: { readonly enabled: boolean },
   kubernetes?: KubernetesAccess,
-): { readonly program: Program; readonly admin: Admin } {
+): App {
   const registry = createMetrics({ service: 'gateway' });
   const descriptors = readDescriptors(config.descriptors);
-  const { channel, upstream } = createUpstream({ ...config, kubernetes, registry, log });
+  const services = [...new Set(descriptors.methods.map(({ method }) => serviceOf(method)))];
+  const upstreams = createUpstreams(upstreamsOf(config, services), { kubernetes, registry, log });
   const admin = createAdmin({
     host: config.host,
     port: config.adminPort,
     registry,
     routes: {
       'GET /introspection/channel': (_request, response) => {
-        response.setHeader('content-type', 'application/json').end(`${JSON.stringify(channel.snapshot(), null, 2)}\n`);
+        response
+          .setHeader('content-type', 'application/json')
+          .end(`${JSON.stringify(upstreams.snapshot(), null, 2)}\n`);
       },
     },
     log,
@@ -42,7 +53,7 @@ export function createApp(
   const observer = createHttpObserver({ registry, log, tracing: tracing.enabled });
   const { routes, served, unserved } = createPipeline({
     descriptors,
-    upstream,
+    upstreamOf: upstreams.of,
     streamIdleTimeoutMs: config.streamIdleTimeoutMs,
     passTraceContext: !tracing.enabled,
   });
@@ -57,21 +68,21 @@ export function createApp(
 
   return {
     admin,
+    routes: served.map((route) => ({ ...route, upstream: upstreams.of(route.service.method).name })),
     program: {
       async start() {
-        channel.connect();
+        upstreams.connect();
         const port = await server.listen();
-        log.info({ port, adminPort: admin.port, targets: config.targets, routes: served.length }, 'serving');
+        log.info({ port, adminPort: admin.port, upstreams: upstreams.names, routes: served.length }, 'serving');
         if (unserved.length > 0) {
           log.info({ methods: unserved.map(({ method }) => method.path) }, 'no routes for methods that take a stream');
         }
-        const ready = await channel.whenReady(config.startupWaitMs);
-        if (!ready) log.warn({ targets: config.targets }, 'no replica is ready yet: serving without');
+        await upstreams.whenReady(config.startupWaitMs);
       },
       drain: server.drain,
       async finish() {
         await server.close();
-        await channel.close(0);
+        await upstreams.close();
       },
       force: server.destroy,
       counters: () => ({ requests: observer.counters() }),

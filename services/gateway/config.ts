@@ -14,14 +14,17 @@ import {
   type Settings,
   text,
 } from '#runtime/process/config.ts';
+import { readConfigFile, type UpstreamConfig } from './config-file.ts';
 
 /**
+ * The service config of an upstream that has none.
+ *
  * Retries run where a repeated call does no harm: what may change something is repeated only if it never left. They stop
  * once half of the 200 tokens are gone, so that a full outage is not multiplied, and a replica that freezes under load
  * must not use them up: an attempt ends after 1 s of the 2 s of a call, so that one at another replica still fits in.
  * Outlier detection works with three replicas, the number that most services have; the standard's 5 would never judge them.
  */
-const defaultServiceConfig = {
+export const defaultServiceConfig = {
   loadBalancingConfig: [
     {
       outlier_detection: {
@@ -51,10 +54,17 @@ const defaultServiceConfig = {
 /** What the gateway can be told. */
 export const settings = {
   port: { env: 'PORT', help: 'port of the public HTTP API (8080)', default: 8080, schema: port() },
+  configFile: {
+    env: 'GATEWAY_CONFIG',
+    flag: 'config',
+    help: 'YAML file of several upstreams, in place of TARGET and SERVICE_CONFIG: see docs/configuration.md (none)',
+    default: undefined,
+    schema: parsed(readConfigFile),
+  },
   targets: {
     env: 'TARGET',
     help: 'the gRPC service: kubernetes:///service.namespace:port, dns:///name:port, ipv4:address:port,… or file:///endpoints.json; its backups follow after spaces (dns:///localhost:50051)',
-    default: ['dns:///localhost:50051'],
+    default: undefined,
     schema: parsed(readTargets),
   },
   descriptors: {
@@ -66,7 +76,7 @@ export const settings = {
   serviceConfig: {
     env: 'SERVICE_CONFIG',
     help: 'gRPC service config: JSON, or @file (round_robin, health checks, outlier detection, idempotent methods in 3 attempts of up to 1s)',
-    default: defaultServiceConfig,
+    default: undefined,
     schema: parsed(readServiceConfig),
   },
   kubernetesApi: {
@@ -106,9 +116,59 @@ export const settings = {
     schema: oneOf(['enabled', 'disabled']),
   },
   ...processSettings,
+  checkConfig: { flag: 'check-config', help: 'say whether the gateway would start so, and exit' },
+  printRoutes: { flag: 'print-routes', help: 'list what it would serve, and exit' },
 } satisfies Settings;
 
 export type GatewayConfig = Config<typeof settings>;
+
+/** An upstream with the services that it serves. */
+export interface ServingUpstream extends UpstreamConfig {
+  readonly services: readonly string[];
+  /** Where it was configured, for messages. */
+  readonly place: string;
+}
+
+/**
+ * The upstreams that serve these services of the descriptors: those of the file, or the one that TARGET names.
+ *
+ * @throws ConfigError unless each service has exactly one upstream, and each upstream a service.
+ */
+export function upstreamsOf(config: GatewayConfig, services: readonly string[]): readonly ServingUpstream[] {
+  const { configFile, targets = ['dns:///localhost:50051'], serviceConfig = defaultServiceConfig } = config;
+  if (configFile?.upstreams === undefined) {
+    return [{ name: 'default', targets, services, serviceConfig, connectionsPerEndpoint: 1, place: 'TARGET' }];
+  }
+  const { upstreams, placeOf } = configFile;
+  const problems: string[] = [];
+  const place = placeOf('upstreams');
+  if (config.targets !== undefined) problems.push(`${place}: upstreams must not stand beside TARGET`);
+  if (config.serviceConfig !== undefined) problems.push(`${place}: upstreams must not stand beside SERVICE_CONFIG`);
+
+  const named = new Set(upstreams.flatMap((upstream) => upstream.services ?? []));
+  const unnamed = services.filter((service) => !named.has(service));
+  if (unnamed.length > 0 && upstreams.every((upstream) => upstream.services !== undefined)) {
+    problems.push(...unnamed.map((service) => `${place}: upstreams must have one that serves ${service}`));
+  }
+  for (const [index, upstream] of upstreams.entries()) {
+    for (const [serviceIndex, service] of upstream.services?.entries() ?? []) {
+      if (services.includes(service)) continue;
+      const at = placeOf('upstreams', index, 'services', serviceIndex);
+      const path = `upstreams[${index}].services[${serviceIndex}]`;
+      problems.push(`${at}: ${path} "${service}" must be a service of the descriptors: ${services.join(', ')}`);
+    }
+    if (upstream.services === undefined && unnamed.length === 0) {
+      problems.push(`${placeOf('upstreams', index)}: upstreams[${index}] has no service: the others name all`);
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return upstreams.map((upstream, index) => ({
+    ...upstream,
+    services: upstream.services ?? unnamed,
+    serviceConfig: upstream.serviceConfig ?? defaultServiceConfig,
+    place: placeOf('upstreams', index),
+  }));
+}
 
 /** The primary and its backups, in order. */
 function readTargets(source: string): readonly string[] {

@@ -9,17 +9,17 @@ import { settings } from './config.ts';
 await runMain(process, { program: 'gateway', settings }, async (config) => {
   const { podName, logLevel, logFormat, drainDelayMs, drainGraceMs } = config;
   const { env, stdout } = process;
+  if (config.checkConfig || config.printRoutes) {
+    const { checkConfig, printRoutes } = await import('./inspect.ts');
+    stdout.write(config.printRoutes ? printRoutes(config) : checkConfig(config));
+    process.exit(0);
+  }
   const log = createLog({ service: 'gateway', podName, level: logLevel, format: logFormat, stdout });
   log.info({ config: maskConfig(settings, config) }, 'starting');
   const tracing = await startTracing({ env, service: 'gateway', podName, log });
   // Only now, since tracing must come before grpc-js.
   const { createApp } = await import('./app.ts');
   const kubernetes = config.kubernetesApi === undefined ? inClusterAccess(env) : { server: config.kubernetesApi };
-  await runProgram(process, {
-    ...createApp(config, log, tracing, kubernetes),
-    tracing,
-    log,
-    drainDelayMs,
-    drainGraceMs,
-  });
+  const { program, admin } = createApp(config, log, tracing, kubernetes);
+  await runProgram(process, { program, admin, tracing, log, drainDelayMs, drainGraceMs });
 });

@@ -6,7 +6,7 @@ import { createPipeline } from './pipeline.ts';
 import { compileProto, libraryProto } from './testdata/build.ts';
 
 const descriptors = compileProto(libraryProto);
-const upstream = { start: () => assert.fail('no call is made'), timeoutMs: () => undefined };
+const upstream = { name: 'library', start: () => assert.fail('no call is made'), timeoutMs: () => undefined };
 
 /** The pipeline of the library with some of its rules replaced. */
 function pipelineWith(rules: Record<string, HttpRule>) {
@@ -16,7 +16,7 @@ function pipelineWith(rules: Record<string, HttpRule>) {
   });
   return createPipeline({
     descriptors: { ...descriptors, methods },
-    upstream,
+    upstreamOf: () => upstream,
     streamIdleTimeoutMs: 1,
     passTraceContext: false,
   });

@@ -13,6 +13,7 @@ import { createRouteTable, type Route, type RouteTable, routesOf } from './trans
 
 /** The service behind the gateway, as its calls see it. */
 export interface Upstream extends Caller {
+  readonly name: string;
   /** The `timeout` of its service config, where one holds for the method. */
   timeoutMs(method: Method): number | undefined;
 }
@@ -37,12 +38,13 @@ export interface Pipeline {
  */
 export function createPipeline(options: {
   readonly descriptors: Descriptors;
-  readonly upstream: Upstream;
+  /** The one that serves the method. */
+  readonly upstreamOf: (method: Method) => Upstream;
   readonly streamIdleTimeoutMs: number;
   /** Whether the client's trace context goes to the upstream as it is: where this process makes no spans. */
   readonly passTraceContext: boolean;
 }): Pipeline {
-  const { descriptors, upstream, streamIdleTimeoutMs: idleTimeoutMs, passTraceContext } = options;
+  const { descriptors, upstreamOf, streamIdleTimeoutMs: idleTimeoutMs, passTraceContext } = options;
   const problems: string[] = [];
   const served: ServedRoute[] = [];
   const isServed = ({ method }: ServiceMethod) => !method.requestStream;
@@ -60,6 +62,7 @@ export function createPipeline(options: {
     const { method } = route.service;
     const decode = createRequestBinder(route, descriptors.types);
     const encode = createReplyWriter(route, descriptors.types);
+    const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
     const createEncoder = method.responseStream ? createNdjsonEncoder : createUnaryEncoder;
     const caller: Caller = upstream;

@@ -4,7 +4,7 @@ import * as grpc from '@grpc/grpc-js';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { until } from './edge/testing.ts';
-import { createUpstream } from './upstreams.ts';
+import { createUpstreams } from './upstreams.ts';
 
 /** A server that knows no method. */
 async function startServer(port = 0) {
@@ -24,9 +24,8 @@ test('the log says when calls go to a backup, and when they return', async () =>
   const lines: Record<string, unknown>[] = [];
   const log = pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) });
   const targets = [once.target, backup.target];
-  const { channel } = createUpstream({
-    targets,
-    serviceConfig: {},
+  const config = { name: 'library', targets, services: ['a.B'], connectionsPerEndpoint: 1, place: 'TARGET' };
+  const upstreams = createUpstreams([{ ...config, serviceConfig: {} }], {
     kubernetes: undefined,
     registry: new Registry(),
     log,
@@ -34,18 +33,19 @@ test('the log says when calls go to a backup, and when they return', async () =>
   const logged = (msg: string) => lines.find((line) => line['msg'] === msg);
   const level = (msg: string) => log.levels.labels[Number(logged(msg)?.['level'])];
 
-  channel.connect();
+  upstreams.connect();
   const toBackup = 'calls go to a backup target';
   await until(() => logged(toBackup) !== undefined, toBackup);
   assert.deepEqual([level(toBackup), logged(toBackup)?.['active']], ['warn', backup.target]);
-  assert.equal(await channel.whenReady(5_000), true);
+  await upstreams.whenReady(5_000);
+  assert.equal(upstreams.snapshot()['library']?.state, 'READY');
 
   const primary = await startServer(once.port);
-  await until(() => channel.snapshot().targets[0]?.state === 'READY', 'the primary is connected');
+  await until(() => upstreams.snapshot()['library']?.targets[0]?.state === 'READY', 'the primary is connected');
   backup.stop(); // without it calls would stay there for the 10 s that the primary has to last
   const toPrimary = 'calls go to the primary target again';
   await until(() => logged(toPrimary) !== undefined, toPrimary);
   assert.deepEqual([level(toPrimary), logged(toPrimary)?.['active']], ['info', primary.target]);
-  await channel.close(0);
+  await upstreams.close();
   primary.stop();
 });

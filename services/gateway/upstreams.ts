@@ -1,56 +1,121 @@
 import type { Registry } from 'prom-client';
-import { type Channel, type ChannelOptions, createChannel } from '#runtime/channel/channel.ts';
+import type { Method } from '#runtime/call/call.ts';
+import { type Channel, type ChannelSnapshot, createChannel } from '#runtime/channel/channel.ts';
 import type { ChannelEvent } from '#runtime/channel/events.ts';
-import { createChannelMetrics } from '#runtime/channel/metrics.ts';
+import { type ChannelMetrics, createChannelMetrics } from '#runtime/channel/metrics.ts';
 import type { KubernetesAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { methodConfig, parseServiceConfig } from '#runtime/channel/service-config.ts';
 import { ConfigError } from '#runtime/process/config.ts';
 import type { Logger } from '#runtime/process/log.ts';
+import type { ServingUpstream } from './config.ts';
 import type { Upstream } from './pipeline.ts';
 
-/** The channel to the service that the gateway calls, watched by metrics and log. Throws a `ConfigError` if it cannot be. */
-export function createUpstream(options: {
-  /** The primary, and its backups in order. */
-  readonly targets: readonly string[];
-  /** The JSON of a gRPC service config. */
-  readonly serviceConfig: unknown;
-  /** For `kubernetes:///` targets. */
-  readonly kubernetes: KubernetesAccess | undefined;
-  readonly registry: Registry;
-  readonly log: Logger;
-}): { readonly channel: Channel; readonly upstream: Upstream } {
-  const { targets } = options;
-  const [target = ''] = targets;
-  const serviceConfig = parseServiceConfig(options.serviceConfig);
+/** The services that the gateway calls. */
+export interface Upstreams {
+  readonly names: readonly string[];
+  /** The one that serves the method. */
+  of(method: Method): Upstream;
+  /** Starts to resolve and connect, ahead of the first call. Once. */
+  connect(): void;
+  /** Resolves once each has been READY, or that time has passed. */
+  whenReady(timeoutMs: number): Promise<void>;
+  /** What each channel knows and does now, by the upstream's name. */
+  snapshot(): Record<string, ChannelSnapshot>;
+  close(): Promise<void>;
+}
+
+/**
+ * The channels to the upstreams, watched by metrics and log.
+ *
+ * @throws ConfigError that lists each upstream whose channel cannot be made here.
+ */
+export function createUpstreams(
+  configs: readonly ServingUpstream[],
+  options: {
+    /** For `kubernetes:///` targets. */
+    readonly kubernetes: KubernetesAccess | undefined;
+    readonly registry: Registry;
+    readonly log: Logger;
+  },
+): Upstreams {
   const metrics = createChannelMetrics(options.registry);
-  const count = metrics.listener(target);
-  const log = options.log.child({ target });
-  const channel = openChannel({
+  const problems: string[] = [];
+  const opened = configs.flatMap((config) => {
+    const { name, targets } = config;
+    const log = options.log.child({ upstream: name, target: targets[0] });
+    try {
+      return { ...config, log, ...openUpstream(config, { ...options, metrics, log }) };
+    } catch (error) {
+      // Targets were read with the configuration; whether this process can use them is known only here.
+      problems.push(`${config.place}: ${(error as Error).message}`);
+      return [];
+    }
+  });
+  if (problems.length > 0) throw new ConfigError(problems);
+  const byService = new Map(opened.flatMap(({ services, upstream }) => services.map((name) => [name, upstream])));
+
+  return {
+    names: opened.map(({ name }) => name),
+    of(method) {
+      const upstream = byService.get(serviceOf(method));
+      if (upstream === undefined) throw new Error(`no upstream serves ${method.path}`);
+      return upstream;
+    },
+    connect() {
+      for (const { channel } of opened) channel.connect();
+    },
+    async whenReady(timeoutMs) {
+      await Promise.all(
+        opened.map(async ({ channel, targets, log }) => {
+          const ready = await channel.whenReady(timeoutMs);
+          if (!ready) log.warn({ targets }, 'no replica is ready yet: serving without');
+        }),
+      );
+    },
+    snapshot: () => Object.fromEntries(opened.map(({ name, channel }) => [name, channel.snapshot()])),
+    async close() {
+      await Promise.all(opened.map(({ channel }) => channel.close(0)));
+    },
+  };
+}
+
+/** The full name of a method's service. */
+export function serviceOf({ path }: Method): string {
+  return path.slice(1, path.lastIndexOf('/'));
+}
+
+function openUpstream(
+  config: ServingUpstream,
+  options: {
+    readonly kubernetes: KubernetesAccess | undefined;
+    readonly metrics: ChannelMetrics;
+    readonly log: Logger;
+  },
+): { readonly channel: Channel; readonly upstream: Upstream } {
+  const { name, targets, connectionsPerEndpoint, tls } = config;
+  const { kubernetes, metrics, log } = options;
+  const serviceConfig = parseServiceConfig(config.serviceConfig);
+  const count = metrics.listener(targets[0] ?? '', name);
+  const channel = createChannel({
     target: targets,
     serviceConfig,
-    kubernetes: options.kubernetes,
+    connectionsPerEndpoint,
+    tls,
+    kubernetes,
     onEvent(event) {
       count(event);
       writeLog(log, event);
     },
   });
-  metrics.watch(channel);
+  metrics.watch(channel, name);
   return {
     channel,
     upstream: {
+      name,
       start: (call, observer) => channel.start(call, observer),
       timeoutMs: (method) => methodConfig(serviceConfig, method).timeoutMs,
     },
   };
-}
-
-/** Targets were read with the configuration; whether this process can use them is known only here. */
-function openChannel(options: ChannelOptions): Channel {
-  try {
-    return createChannel(options);
-  } catch (error) {
-    throw new ConfigError([`TARGET: ${(error as Error).message}`]);
-  }
 }
 
 /** What an operator wants to know of the replicas; calls are for the metrics. */
@@ -60,6 +125,9 @@ function writeLog(log: Logger, event: ChannelEvent): void {
       return log.info({ endpoints: event.endpointIds }, 'endpoints changed');
     case 'resolver-error':
       return log.warn({ err: event.error }, 'target cannot be resolved: the last endpoints stay in use');
+    case 'tls-files':
+      if (event.error === undefined) return log.info('TLS files changed: new connections use them');
+      return log.warn({ err: event.error }, 'TLS files cannot be used: the last ones stay in use');
     case 'connection':
       return log.debug(
         { endpoint: event.endpointId, state: event.state, reason: event.lastError },

@@ -71,6 +71,7 @@ export async function startEdge(
   const log = pino({ level: 'debug' }, { write: (line: string) => void logLines.push(line) });
   const registry = new Registry();
   const upstream: Upstream = {
+    name: 'library',
     timeoutMs: () => options.timeoutMs,
     start(start, observer) {
       const call = new FakeCall(start, observer);
@@ -90,7 +91,12 @@ export async function startEdge(
     },
   };
   const { streamIdleTimeoutMs = 60_000, bodyLimitBytes = 1_048_576 } = options;
-  const { routes } = createPipeline({ descriptors, upstream, streamIdleTimeoutMs, passTraceContext: true });
+  const { routes } = createPipeline({
+    descriptors,
+    upstreamOf: () => upstream,
+    streamIdleTimeoutMs,
+    passTraceContext: true,
+  });
   const observer = createHttpObserver({ registry, log, tracing: false });
   const server = createEdgeServer({
     host: '127.0.0.1',

@@ -10,8 +10,9 @@ import { createPriority } from './priority.ts';
 import type { KubernetesAccess } from './resolver/kubernetes.ts';
 import { type LoadBalancingConfig, methodConfig, parseServiceConfig, type ServiceConfig } from './service-config.ts';
 import { parseTarget } from './target.ts';
+import type { TlsFiles } from './tls-files.ts';
 import { createGrpcJsTransport } from './transport/grpc-js.ts';
-import { createTlsCredentials, type TlsFiles } from './transport/tls.ts';
+import { createTlsCredentials } from './transport/tls.ts';
 
 export interface ChannelOptions {
   /**

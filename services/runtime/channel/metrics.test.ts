@@ -26,7 +26,7 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
   const metrics = createChannelMetrics(registry);
   const channel = createChannel({
     target,
-    onEvent: metrics.listener(target),
+    onEvent: metrics.listener(target, 'greeter'),
     serviceConfig: parseServiceConfig({
       retryThrottling: { maxTokens: 10, tokenRatio: 0.1 },
       methodConfig: [
@@ -43,7 +43,7 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
       ],
     }),
   });
-  metrics.watch(channel);
+  metrics.watch(channel, 'greeter');
   t.after(() => channel.close(0));
   channel.connect();
   await until(() => channel.snapshot().targets[0]?.endpoints.filter(({ state }) => state === 'READY').length === 2);
@@ -72,4 +72,31 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
 
   await channel.close(0);
   assert.equal(await value('tandem_channel_endpoint_attempts_total', { endpoint: serving.address }), undefined);
+});
+
+test('tells upstreams of one target apart', async (t) => {
+  const serving = await startPeer(t, replyWith('hi'));
+  const target = `ipv4:${serving.address}`;
+  const registry = new Registry();
+  const metrics = createChannelMetrics(registry);
+  const open = (upstream: string) => {
+    const channel = createChannel({ target, onEvent: metrics.listener(target, upstream) });
+    metrics.watch(channel, upstream);
+    t.after(() => channel.close(0));
+    channel.connect();
+    return channel;
+  };
+  const [busy, gone] = [open('busy'), open('gone')];
+  for (const channel of [busy, busy, gone]) await invokeUnary(channel, { method: greet }, Buffer.from('x'));
+  await gone.close(0);
+  const byUpstream = async (name: string) =>
+    Object.fromEntries(
+      ((await registry.getSingleMetric(name)?.get())?.values ?? []).map(({ labels, value }) => [
+        labels['upstream'],
+        value,
+      ]),
+    );
+  assert.deepEqual(await byUpstream('tandem_channel_endpoint_attempts_total'), { busy: 2 });
+  assert.deepEqual(await byUpstream('grpc_client_attempt_started_total'), { busy: 2, gone: 1 });
+  assert.deepEqual(await byUpstream('tandem_channel_waiting_calls'), { busy: 0, gone: 0 });
 });

@@ -14,10 +14,10 @@ const latencyBuckets = [
 
 /** The client metrics of a process, shared by its channels. */
 export interface ChannelMetrics {
-  /** What happens in the channel of that (primary) target. */
-  listener(target: string): ChannelListener;
+  /** What happens in the channel of that (primary) target. `upstream` tells channels apart that have the same one. */
+  listener(target: string, upstream: string): ChannelListener;
   /** How the channel stands, looked at whenever the metrics are read. */
-  watch(channel: Channel): void;
+  watch(channel: Channel, upstream: string): void;
 }
 
 /**
@@ -29,59 +29,66 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
   const attemptStarted = new Counter({
     name: 'grpc_client_attempt_started_total',
     help: 'RPC attempts started, with those that have not ended',
-    labelNames: ['grpc_method', 'grpc_target'],
+    labelNames: ['grpc_method', 'grpc_target', 'upstream'],
     registers,
   });
   const attemptDuration = new Histogram({
     name: 'grpc_client_attempt_duration_seconds',
     help: 'End-to-end time of an RPC attempt',
-    labelNames: ['grpc_method', 'grpc_target', 'grpc_status'],
+    labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
     buckets: latencyBuckets,
     registers,
   });
   const callDuration = new Histogram({
     name: 'grpc_client_call_duration_seconds',
     help: 'Time of an RPC from the application, with all its attempts',
-    labelNames: ['grpc_method', 'grpc_target', 'grpc_status'],
+    labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
     buckets: latencyBuckets,
     registers,
   });
   const endpointAttempts = new Counter({
     name: 'tandem_channel_endpoint_attempts_total',
     help: 'Attempts sent to an endpoint',
-    labelNames: ['grpc_target', 'endpoint'],
+    labelNames: ['grpc_target', 'upstream', 'endpoint'],
     registers,
   });
   const endpointFailures = new Counter({
     name: 'tandem_channel_endpoint_failures_total',
     help: 'Attempts at an endpoint that failed, without hedges that lost',
-    labelNames: ['grpc_target', 'endpoint'],
+    labelNames: ['grpc_target', 'upstream', 'endpoint'],
     registers,
   });
   const ejections = new Counter({
     name: 'tandem_channel_ejections_total',
     help: 'Endpoints taken out of the pick, by rule',
-    labelNames: ['grpc_target', 'reason'],
+    labelNames: ['grpc_target', 'upstream', 'reason'],
     registers,
   });
   const prioritySwitches = new Counter({
     name: 'tandem_channel_priority_switches_total',
     help: 'How often calls went over to another target',
-    labelNames: ['grpc_target'],
+    labelNames: ['grpc_target', 'upstream'],
     registers,
   });
   const resolverErrors = new Counter({
     name: 'tandem_channel_resolver_errors_total',
     help: 'Failures to resolve a target; the last endpoints stay in use',
-    labelNames: ['grpc_target'],
+    labelNames: ['grpc_target', 'upstream'],
     registers,
   });
-  const channels: Channel[] = [];
-  registerGauges(registry, channels);
+  const tlsErrors = new Counter({
+    name: 'tandem_channel_tls_errors_total',
+    help: 'Changes of the TLS files that left them unusable; the last ones stay in use',
+    labelNames: ['grpc_target', 'upstream'],
+    registers,
+  });
+  const watched: WatchedChannel[] = [];
+  registerGauges(registry, watched);
 
   return {
-    watch: (channel) => void channels.push(channel),
-    listener(target) {
+    watch: (channel, upstream) => void watched.push({ channel, upstream }),
+    listener(target, upstream) {
+      const ofChannel = { grpc_target: target, upstream };
       // A child looked up by its labels costs more than the rest of an event; each is looked up once.
       const byMethod = new WeakMap<Method, MethodChildren>();
       const byEndpoint = new Map<string, EndpointChildren>();
@@ -106,13 +113,16 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
             if (event.state === 'SHUTDOWN') forget(event.endpointId);
             break;
           case 'ejected':
-            ejections.inc({ grpc_target: target, reason: event.reason });
+            ejections.inc({ ...ofChannel, reason: event.reason });
             break;
           case 'priority':
-            prioritySwitches.inc({ grpc_target: target });
+            prioritySwitches.inc(ofChannel);
             break;
           case 'resolver-error':
-            resolverErrors.inc({ grpc_target: target });
+            resolverErrors.inc(ofChannel);
+            break;
+          case 'tls-files':
+            if (event.error !== undefined) tlsErrors.inc(ofChannel);
             break;
         }
       };
@@ -120,7 +130,7 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
       function ofMethod(method: Method): MethodChildren {
         let found = byMethod.get(method);
         if (found === undefined) {
-          const labels = { grpc_method: method.path.slice(1), grpc_target: target };
+          const labels = { ...ofChannel, grpc_method: method.path.slice(1) };
           const withStatus = (histogram: Histogram) => {
             const byCode: Histogram.Internal<string>[] = [];
             return (code: number) => (byCode[code] ??= histogram.labels({ ...labels, grpc_status: codeName(code) }));
@@ -138,7 +148,7 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
       function ofEndpoint(endpoint: string): EndpointChildren {
         let found = byEndpoint.get(endpoint);
         if (found === undefined) {
-          const labels = { grpc_target: target, endpoint };
+          const labels = { ...ofChannel, endpoint };
           found = { attempts: endpointAttempts.labels(labels), failures: endpointFailures.labels(labels) };
           byEndpoint.set(endpoint, found);
         }
@@ -147,8 +157,8 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
 
       function forget(endpoint: string): void {
         if (!byEndpoint.delete(endpoint)) return;
-        endpointAttempts.remove({ grpc_target: target, endpoint });
-        endpointFailures.remove({ grpc_target: target, endpoint });
+        endpointAttempts.remove({ ...ofChannel, endpoint });
+        endpointFailures.remove({ ...ofChannel, endpoint });
       }
     },
   };
@@ -165,8 +175,13 @@ interface EndpointChildren {
   readonly failures: Counter.Internal;
 }
 
+interface WatchedChannel {
+  readonly channel: Channel;
+  readonly upstream: string;
+}
+
 /** Gauges that read the channels' snapshots, so that what a person sees there and what a graph shows cannot differ. */
-function registerGauges(registry: Registry, channels: readonly Channel[]): void {
+function registerGauges(registry: Registry, watched: readonly WatchedChannel[]): void {
   const gauge = (
     name: string,
     help: string,
@@ -176,12 +191,14 @@ function registerGauges(registry: Registry, channels: readonly Channel[]): void 
     new Gauge({
       name: `tandem_channel_${name}`,
       help,
-      labelNames: ['grpc_target', ...labels],
+      labelNames: ['grpc_target', 'upstream', ...labels],
       registers: [registry],
       collect() {
         this.reset();
-        for (const channel of channels) {
-          read(channel.snapshot(), (value, more) => this.set({ grpc_target: channel.target, ...more }, value));
+        for (const { channel, upstream } of watched) {
+          read(channel.snapshot(), (value, more) =>
+            this.set({ grpc_target: channel.target, upstream, ...more }, value),
+          );
         }
       },
     });

@@ -198,7 +198,7 @@ export function describeIssue(issue: v.BaseIssue<unknown>, json: unknown, whole:
     given = (given as Record<PropertyKey, unknown> | undefined)?.[key as PropertyKey];
   }
   if (issue.expected === 'never') return `${path} is not a field of ${whole}`;
-  if (given === undefined) return `${path || whole} is missing`;
+  if (given === undefined) return `${path || whole} ${issue.type === 'raw_check' ? issue.message : 'is missing'}`;
   if (!issue.message.startsWith('must')) return `${path || whole}: ${issue.message}`;
   return `${path || whole} ${shorten(JSON.stringify(given))} ${issue.message}`;
 }

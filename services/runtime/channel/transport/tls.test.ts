@@ -13,8 +13,9 @@ import type { ChannelEvent } from '../events.ts';
 import { greeterCertificate, localCertificate } from '../testing/certificates.ts';
 import { replyWith, startPeer } from '../testing/http2-peer.ts';
 import { until } from '../testing/until.ts';
+import { findTlsProblems, type TlsFiles } from '../tls-files.ts';
 import { createGrpcJsTransport } from './grpc-js.ts';
-import { createTlsCredentials, findTlsProblems, type TlsFiles } from './tls.ts';
+import { createTlsCredentials } from './tls.ts';
 
 const greet: Method = {
   path: '/helloworld.Greeter/SayHello',
