@@ -4,7 +4,7 @@ SHELL := sh
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help run test check format proto clean installed-run installed tools
+.PHONY: help run test chaos check format proto clean installed-run installed tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -12,12 +12,20 @@ help: ## this list
 run: installed-run ## three greeters and a gateway on this machine (REPLICAS=5, PORT=8080)
 	@exec node services/lab/main.ts
 
+RUN_TESTS = node --test --test-concurrency=2 \
+  --test-reporter=spec --test-reporter-destination=stdout \
+  --test-reporter=./tests/harness/tests-ran.ts --test-reporter-destination=stderr
+
 TESTS ?= 'services/**/*.test.ts' 'tests/*.test.ts' 'tests/!(chaos|cluster|browser)/**/*.test.ts'
 
 test: check tools ## make check, then all tests (TESTS=services/hello/hello.test.ts for one file)
-	@exec node --test --test-concurrency=2 --test-timeout=120000 \
-	  --test-reporter=spec --test-reporter-destination=stdout \
-	  --test-reporter=./tests/harness/tests-ran.ts --test-reporter-destination=stderr $(TESTS)
+	@exec $(RUN_TESTS) --test-timeout=120000 $(TESTS)
+
+CHAOS ?= 'tests/chaos/*.test.ts'
+
+chaos: installed ## what is guaranteed, each claim with a control that must fail; writes docs/guarantees.md (6 minutes)
+	@exec $(RUN_TESTS) --test-timeout=400000 \
+	  --test-reporter=./tests/harness/guarantees-report.ts --test-reporter-destination=stderr $(CHAOS)
 
 check: installed ## types, lint, format, import rules, the contract and its descriptors
 	tsc --noEmit

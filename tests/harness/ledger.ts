@@ -85,7 +85,8 @@ export function formatLedger(ledger: Ledger): string {
 /** `firstCallMs` 92.4 is `first call 92 ms`; what is not finite never happened. */
 function formatFigure([name, value]: [string, number]): string {
   const [, words = '', unit = ''] = /^(.*?)(Ms|Percent)?$/.exec(name) ?? [];
-  const text = Number.isFinite(value) ? `${Math.round(value * 10) / 10}${units[unit] ?? ''}` : 'never';
+  const rounded = unit === 'Ms' ? Math.round(value) : Math.round(value * 100) / 100;
+  const text = Number.isFinite(value) ? `${rounded}${units[unit] ?? ''}` : 'never';
   return `${words.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} ${text}`;
 }
 
