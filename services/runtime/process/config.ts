@@ -167,6 +167,9 @@ export function parsed<T>(parse: (text: string) => T): v.GenericSchema<string, T
   );
 }
 
+/** Keys that valibot skips, lest somebody's prototype changes. */
+const skippedKeys = ['__proto__', 'prototype', 'constructor'];
+
 /** A JSON object with these keys and no other. Unlike valibot's own it refuses lists, and each unknown key is an issue. */
 export function strictObject<E extends v.ObjectEntries>(
   entries: E,
@@ -174,6 +177,13 @@ export function strictObject<E extends v.ObjectEntries>(
   return v.pipe(
     v.unknown(),
     v.check((json) => !Array.isArray(json), 'must be an object'),
+    v.rawCheck(({ dataset, addIssue }) => {
+      const json = dataset.value;
+      if (typeof json !== 'object' || json === null) return;
+      for (const key of skippedKeys.filter((key) => Object.hasOwn(json, key))) {
+        addIssue({ message: 'must not be here', expected: 'never', path: pathInside(json, key) });
+      }
+    }),
     v.objectWithRest(entries, v.never(), 'must be an object'),
   );
 }
