@@ -4,7 +4,7 @@ SHELL := sh
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help run test chaos check format proto clean installed-run installed tools
+.PHONY: help run test chaos check format proto schema clean installed-run installed tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,7 +27,7 @@ chaos: installed ## what is guaranteed, each claim with a control that must fail
 	@exec $(RUN_TESTS) --test-timeout=400000 \
 	  --test-reporter=./tests/harness/guarantees-report.ts --test-reporter-destination=stderr $(CHAOS)
 
-check: installed ## types, lint, format, import rules, the contract and its descriptors
+check: installed ## types, lint, format, import rules, the contract and what is generated
 	tsc --noEmit
 	oxlint --type-aware --deny-warnings
 	biome format .
@@ -36,6 +36,7 @@ check: installed ## types, lint, format, import rules, the contract and its desc
 	@$(BUF_PROTO) -o - | cmp - proto/descriptors.binpb || { echo 'proto/descriptors.binpb is not what the .proto files say: make proto' >&2; exit 1; }
 	@$(BUF_GOOGLE) -o - | cmp - services/gateway/google.binpb || { echo 'services/gateway/google.binpb is not what third_party says: make proto' >&2; exit 1; }
 	@$(BUF_HEALTH) -o - | cmp - services/runtime/server/health.binpb || { echo 'services/runtime/server/health.binpb is not what grpc-health-check says: make proto' >&2; exit 1; }
+	@$(SCHEMA) | cmp - services/gateway/config.schema.json || { echo 'services/gateway/config.schema.json is not what config-file.ts says: make schema' >&2; exit 1; }
 
 format: installed ## format the code
 	biome format --write .
@@ -48,6 +49,11 @@ proto: installed ## rebuild the descriptors from the .proto files
 	$(BUF_PROTO) -o proto/descriptors.binpb
 	$(BUF_GOOGLE) -o services/gateway/google.binpb
 	$(BUF_HEALTH) -o services/runtime/server/health.binpb
+
+SCHEMA := node services/gateway/config-schema.ts | biome format --stdin-file-path=services/gateway/config.schema.json
+
+schema: installed ## rebuild the JSON Schema of the gateway's YAML file
+	$(SCHEMA) > services/gateway/config.schema.json
 
 clean: ## remove what was installed
 	rm -rf node_modules

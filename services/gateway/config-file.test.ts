@@ -171,7 +171,7 @@ test('refuses TLS files that are missing or stand alone, relative to its directo
 test('refuses aliases that grow without end', () => {
   const bomb = [
     'a: &a [x]',
-    ...[...'bcdefgh'].map((name, i) => `${name}: &${name} [${`*${'abcdefg'[i]},`.repeat(9)}]`),
+    ...Array.from('bcdefgh').map((name, i) => `${name}: &${name} [${`*${'abcdefg'[i]},`.repeat(9)}]`),
   ];
   assert.match(problemsOf(bomb.join('\n')).join(), /^1: Excessive alias count/);
 });

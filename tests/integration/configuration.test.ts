@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import test from 'node:test';
-import { runProgramFile } from '../harness/command.ts';
+import { Ajv, type AnySchemaObject } from 'ajv';
+import { parse } from 'yaml';
+import type { Settings } from '#runtime/process/config.ts';
+import { settings as gatewaySettings } from '../../services/gateway/config.ts';
+import { settings as greeterSettings } from '../../services/greeter/config.ts';
+import { projectFile, runProgramFile } from '../harness/command.ts';
 
 const cases = [
   {
@@ -77,4 +83,86 @@ test('a service config that is no JSON stops the gateway', async () => {
   const { code, stderr } = await runProgramFile('services/gateway/main.ts', [], { env: { SERVICE_CONFIG: '{' } });
   assert.equal(code, 1);
   assert.match(stderr, /SERVICE_CONFIG/);
+});
+
+const documentation = readFileSync(projectFile('docs/configuration.md'), 'utf8');
+const example = projectFile('docs/gateway.example.yaml');
+const schema = JSON.parse(readFileSync(projectFile('services/gateway/config.schema.json'), 'utf8')) as AnySchemaObject;
+
+const documented: [program: string, settings: Settings][] = [
+  ['gateway', gatewaySettings],
+  ['greeter', greeterSettings],
+];
+for (const [program, settings] of documented) {
+  test(`docs/configuration.md has each setting of the ${program}`, () => {
+    const [, section = ''] = documentation.split(`## The ${program}'s variables and flags\n`);
+    const rows = Object.values(settings).map((setting) => {
+      const env = 'env' in setting ? setting.env : undefined;
+      const flag = setting.flag ?? env?.toLowerCase().replaceAll('_', '-');
+      return `| ${env === undefined ? '' : `\`${env}\``} | \`--${flag}\` | ${setting.help} |`;
+    });
+    const table = section.split('\n').filter((line) => line.startsWith('| `') || line.startsWith('|  |'));
+    assert.deepEqual(table.slice(0, rows.length), rows);
+  });
+}
+
+test('--check-config accepts the example, and says what it checked', async () => {
+  const args = ['--config', example, '--check-config'];
+  const { code, stdout, stderr } = await runProgramFile('services/gateway/main.ts', args);
+  assert.deepEqual(
+    { code, stdout, stderr },
+    { code: 0, stdout: 'the configuration is good: 5 routes, 1 upstream (greeter)\n', stderr: '' },
+  );
+});
+
+test('--check-config lists every problem and exits with 1', async () => {
+  const args = ['--check-config', '--config', projectFile('docs/configuration.md'), '--port=http'];
+  const { code, stdout, stderr } = await runProgramFile('services/gateway/main.ts', args);
+  assert.deepEqual({ code, stdout }, { code: 1, stdout: '' });
+  assert.match(stderr, /--port "http" must be an integer/);
+  assert.match(stderr, /configuration\.md:\d+: /);
+});
+
+test('--print-routes lists exactly what the greeter is served by, as the documentation shows it', async () => {
+  const args = ['--config', example, '--print-routes'];
+  const { code, stdout, stderr } = await runProgramFile('services/gateway/main.ts', args);
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
+  assert.equal(
+    stdout,
+    `METHOD  PATH                     GRPC METHOD                               KIND           UPSTREAM
+GET     /v1/hello/{name}         helloworld.Greeter/SayHello               unary          greeter
+POST    /v1/hello                helloworld.Greeter/SayHello               unary          greeter
+GET     /v1/hello/{name}/stream  helloworld.Greeter/SayHelloStreamReply    server-stream  greeter
+POST    /v1/hello:collect        helloworld.Greeter/SayHelloStreamRequest  client-stream  greeter
+POST    /v1/hello:chat           helloworld.Greeter/SayHelloBidiStream     bidi-stream    greeter
+`,
+  );
+  assert.ok(documentation.includes(stdout), 'docs/configuration.md shows other routes');
+});
+
+test('the JSON Schema takes the example and what the documentation shows, and refuses mistakes', () => {
+  const validate = new Ajv({ allErrors: true }).compile(schema);
+  const [, shown = ''] = /```yaml\n(.*?)```/s.exec(documentation) ?? [];
+  for (const yaml of [readFileSync(example, 'utf8'), shown]) {
+    assert.ok(validate(parse(yaml)), JSON.stringify(validate.errors));
+  }
+  assert.equal(validate(parse(shown.replace('targets', 'targts'))), false);
+  assert.deepEqual(
+    validate.errors?.map(({ instancePath, keyword }) => `${instancePath} ${keyword}`),
+    ['/upstreams/0 required', '/upstreams/0 additionalProperties'],
+  );
+});
+
+test('the JSON Schema describes each field', () => {
+  const undescribed: string[] = [];
+  const visit = (node: AnySchemaObject, path: string) => {
+    for (const [name, field] of Object.entries((node['properties'] ?? {}) as Record<string, AnySchemaObject>)) {
+      if (typeof field['description'] !== 'string') undescribed.push(`${path}.${name}`);
+      visit(field, `${path}.${name}`);
+    }
+    for (const item of [node['items'] ?? []].flat() as AnySchemaObject[]) visit(item, `${path}[]`);
+  };
+  visit(schema, '');
+  assert.equal(typeof schema['title'], 'string');
+  assert.deepEqual(undescribed, []);
 });
