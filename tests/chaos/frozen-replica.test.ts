@@ -25,9 +25,10 @@ async function freezeUnderLoad({ lab }: LabFixture, send: () => Promise<Outcome>
   victim?.freeze();
   await delay(6_000);
   victim?.thaw();
-  // What it was asked while it was frozen is answered at once; calls that go on coming show that it is back.
+  // What it was asked while it was frozen is answered at once; calls that go on coming show that it is back. The trials
+  // that failed may have put off the next one by 10 s.
   since = 0;
-  await eventually('the replica has calls again', () => since > 50);
+  await eventually('the replica has calls again', () => since > 50, { timeoutMs: 20_000 });
   return load.stop();
 }
 
