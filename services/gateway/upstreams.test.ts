@@ -49,3 +49,56 @@ test('the log says when calls go to a backup, and when they return', async () =>
   await upstreams.close();
   primary.stop();
 });
+
+test('waits for each upstream, and names the one that is not ready in time', async () => {
+  const server = await startServer();
+  const lines: Record<string, unknown>[] = [];
+  const log = pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) });
+  const config = (name: string, target: string) => ({
+    name,
+    targets: [target],
+    services: [`${name}.Service`],
+    serviceConfig: { methodConfig: [{ name: [{}], timeout: name === 'here' ? '1s' : '2s' }] },
+    connectionsPerEndpoint: 1,
+    place: 'gateway.yaml:1',
+  });
+  const upstreams = createUpstreams([config('here', server.target), config('away', 'ipv4:127.0.0.1:1')], {
+    kubernetes: undefined,
+    registry: new Registry(),
+    log,
+  });
+  upstreams.connect();
+  await upstreams.whenReady(500);
+  const warnings = lines.filter(({ msg }) => msg === 'no replica is ready yet: serving without');
+  assert.deepEqual(
+    warnings.map(({ upstream, targets }) => [upstream, targets]),
+    [['away', ['ipv4:127.0.0.1:1']]],
+  );
+  const timeouts = (['/here.Service/A', '/away.Service/A'] as const).map((path) => {
+    const method = { path, requestStream: false, responseStream: false, idempotency: 'UNKNOWN' } as const;
+    const upstream = upstreams.of(method);
+    return [upstream.name, upstream.timeoutMs(method)];
+  });
+  assert.deepEqual(timeouts, [
+    ['here', 1_000],
+    ['away', 2_000],
+  ]);
+  await upstreams.close();
+  server.stop();
+});
+
+test('lists each upstream that cannot be opened here, by its place', () => {
+  const config = (name: string, place: string) => ({
+    name,
+    targets: ['kubernetes:///greeter:grpc'],
+    services: [],
+    serviceConfig: {},
+    connectionsPerEndpoint: 1,
+    place,
+  });
+  const options = { kubernetes: undefined, registry: new Registry(), log: pino({ enabled: false }) };
+  const why = 'target "kubernetes:///greeter:grpc" can be used only inside a Kubernetes cluster';
+  assert.throws(() => createUpstreams([config('a', 'gateway.yaml:2'), config('b', 'gateway.yaml:7')], options), {
+    problems: [`gateway.yaml:2: ${why}`, `gateway.yaml:7: ${why}`],
+  });
+});
