@@ -100,9 +100,6 @@ describe('gateway', () => {
     using library = await startLibrary();
     await using gateway = startGateway(['--descriptors', descriptors, '--target', library.target]);
     const { url, admin } = await gateway.serving();
-    const unserved = 'no routes for methods that take a stream';
-    await until(() => gateway.logged(unserved) !== undefined, unserved);
-    assert.deepEqual(gateway.logged(unserved)?.['methods'], ['/library.v1.Library/Upload']);
     const body = '{"int64Value":"9007199254740993","child":{"words":["a"]},"time":"2025-01-31T12:00:00Z"}';
     const reply = await fetch(`${url}/library.v1.Library/Echo`, {
       method: 'POST',
@@ -118,7 +115,7 @@ describe('gateway', () => {
     assert.match(metrics, /grpc_client_call_duration_seconds_count\{[^}]*library\.v1\.Library\/Echo[^}]*\} 1/);
     assert.match(
       metrics,
-      /http_server_request_duration_seconds_count\{method="POST",route="\/library\.v1\.Library\/Echo",code="200"\} 1/,
+      /http_server_request_duration_seconds_count\{method="POST",route="\/library\.v1\.Library\/Echo",code="200",grpc_code="OK"\} 1/,
     );
   });
 

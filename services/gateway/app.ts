@@ -51,10 +51,10 @@ export function createApp(
     log,
   });
   const observer = createHttpObserver({ registry, log, tracing: tracing.enabled });
-  const { routes, served, unserved } = createPipeline({
+  const { routes, served } = createPipeline({
+    ...config,
     descriptors,
     upstreamOf: upstreams.of,
-    streamIdleTimeoutMs: config.streamIdleTimeoutMs,
     passTraceContext: !tracing.enabled,
   });
   const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served) : [];
@@ -63,6 +63,7 @@ export function createApp(
     routes: addPages(routes, pages),
     errors: createErrorWriter(descriptors.types),
     observer,
+    registry,
     log,
   });
 
@@ -74,9 +75,6 @@ export function createApp(
         upstreams.connect();
         const port = await server.listen();
         log.info({ port, adminPort: admin.port, upstreams: upstreams.names, routes: served.length }, 'serving');
-        if (unserved.length > 0) {
-          log.info({ methods: unserved.map(({ method }) => method.path) }, 'no routes for methods that take a stream');
-        }
         await upstreams.whenReady(config.startupWaitMs);
       },
       drain: server.drain,

@@ -97,6 +97,18 @@ export const settings = {
     default: 60_000,
     schema: durationMs({ min: 100, max: 3_600_000 }),
   },
+  streamHeartbeatMs: {
+    env: 'STREAM_HEARTBEAT',
+    help: 'how often a silent stream shows that it is alive: comments to event streams, pings to WebSockets (15s)',
+    default: 15_000,
+    schema: durationMs({ min: 100, max: 600_000 }),
+  },
+  maxStreams: {
+    env: 'MAX_STREAMS',
+    help: 'how many streams may be open at a time (10000)',
+    default: 10_000,
+    schema: integer({ min: 1, max: 1_000_000 }),
+  },
   keepAliveTimeoutMs: {
     env: 'KEEP_ALIVE_TIMEOUT',
     help: 'how long HTTP connections stay open unused; longer than the load balancer in front keeps them (75s)',
@@ -105,7 +117,7 @@ export const settings = {
   },
   bodyLimitBytes: {
     env: 'BODY_LIMIT',
-    help: 'the longest request body, in bytes (1048576)',
+    help: 'the longest request body, and message of a stream of requests, in bytes (1048576)',
     default: 1_048_576,
     schema: integer({ min: 1, max: 67_108_864 }),
   },

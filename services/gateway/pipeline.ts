@@ -1,12 +1,15 @@
 import type { Caller, Method } from '#runtime/call/call.ts';
 import { ConfigError } from '#runtime/process/config.ts';
-import type { Descriptors, ServiceMethod } from './descriptors.ts';
+import type { Descriptors } from './descriptors.ts';
 import { deadlineOf } from './edge/deadline.ts';
-import type { ServedRoute } from './edge/exchange.ts';
+import type { Exchange, ServedRoute } from './edge/exchange.ts';
 import { requestMetadata } from './edge/metadata.ts';
-import { createNdjsonEncoder } from './edge/ndjson.ts';
+import { createNdjsonEncoder, createNdjsonSource } from './edge/ndjson.ts';
 import { relay } from './edge/relay.ts';
+import { acceptsEvents, comesAfterEnd, createSseEncoder } from './edge/sse.ts';
 import { createUnaryEncoder } from './edge/unary.ts';
+import { openWebSocket } from './edge/websocket.ts';
+import { createStreamBinder } from './transcoding/bind-stream.ts';
 import { createRequestBinder } from './transcoding/bind.ts';
 import { createReplyWriter } from './transcoding/json.ts';
 import { createRouteTable, type Route, type RouteTable, routesOf } from './transcoding/routes.ts';
@@ -21,8 +24,6 @@ export interface Upstream extends Caller {
 export interface Pipeline {
   readonly routes: RouteTable<ServedRoute>;
   readonly served: readonly Route[];
-  /** Methods whose requests are streams, which HTTP has no form for here. */
-  readonly unserved: readonly ServiceMethod[];
 }
 
 /**
@@ -41,15 +42,19 @@ export function createPipeline(options: {
   /** The one that serves the method. */
   readonly upstreamOf: (method: Method) => Upstream;
   readonly streamIdleTimeoutMs: number;
+  /** How often a silent stream shows that it is alive. */
+  readonly streamHeartbeatMs: number;
+  /** The longest message of a stream of requests. */
+  readonly bodyLimitBytes: number;
   /** Whether the client's trace context goes to the upstream as it is: where this process makes no spans. */
   readonly passTraceContext: boolean;
 }): Pipeline {
-  const { descriptors, upstreamOf, streamIdleTimeoutMs: idleTimeoutMs, passTraceContext } = options;
+  const { descriptors, upstreamOf, streamIdleTimeoutMs: idleTimeoutMs, streamHeartbeatMs: heartbeatMs } = options;
+  const { bodyLimitBytes: maxLineBytes, passTraceContext } = options;
   const problems: string[] = [];
   const served: ServedRoute[] = [];
-  const isServed = ({ method }: ServiceMethod) => !method.requestStream;
 
-  for (const service of descriptors.methods.filter(isServed)) {
+  for (const service of descriptors.methods) {
     try {
       served.push(...routesOf(service).map(serveRoute));
     } catch (error) {
@@ -60,21 +65,49 @@ export function createPipeline(options: {
 
   function serveRoute(route: Route): ServedRoute {
     const { method } = route.service;
+    const { requestStream, responseStream } = method;
+    const isStream = requestStream || responseStream;
     const decode = createRequestBinder(route, descriptors.types);
-    const encode = createReplyWriter(route, descriptors.types);
+    const decodeStream = createStreamBinder(route, descriptors.types);
+    const writeJson = createReplyWriter(route, descriptors.types);
     const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
-    const createEncoder = method.responseStream ? createNdjsonEncoder : createUnaryEncoder;
     const caller: Caller = upstream;
+
+    /** The way in and the way out of a request, in the form that the client asks for. */
+    function openForm(exchange: Exchange): Pick<Parameters<typeof relay>[0], 'request' | 'encoder' | 'streamForm'> {
+      const { upgrade, headers, errors } = exchange;
+      if (upgrade !== undefined) {
+        const requests = requestStream ? 'many' : route.body === '' ? 'none' : 'one';
+        const webSocketOptions = { errors, requests, decode: decodeStream(exchange), writeJson, heartbeatMs } as const;
+        const { encoder, source } = openWebSocket(upgrade, webSocketOptions);
+        return { request: source, encoder, streamForm: 'websocket' };
+      }
+      const request = requestStream
+        ? createNdjsonSource(exchange, { decode: decodeStream(exchange), maxLineBytes })
+        : decode(exchange);
+      if (!responseStream) {
+        return {
+          request,
+          encoder: createUnaryEncoder(exchange, writeJson),
+          streamForm: isStream ? 'ndjson' : undefined,
+        };
+      }
+      if (acceptsEvents(headers.accept)) {
+        return { request, encoder: createSseEncoder(exchange, writeJson, heartbeatMs), streamForm: 'sse' };
+      }
+      return { request, encoder: createNdjsonEncoder(exchange, writeJson), streamForm: 'ndjson' };
+    }
 
     return {
       route,
       serve(exchange) {
-        const { headers, requestId, observation } = exchange;
+        const { headers, requestId, observation, reply } = exchange;
+        if (responseStream && comesAfterEnd(headers['last-event-id'])) return void reply.code(204).send();
         const deadlineMs = deadlineOf({
           grpcTimeout: headers['grpc-timeout'] as string | undefined,
           methodTimeoutMs,
-          stream: method.responseStream,
+          stream: isStream,
           nowMs: performance.now(),
         });
         const metadata = requestMetadata(headers, { requestId, passTraceContext });
@@ -86,14 +119,8 @@ export function createPipeline(options: {
           context: observation.context,
           avoid: [],
         } as const;
-        relay({
-          caller,
-          start,
-          request: decode(exchange),
-          encoder: createEncoder(exchange, encode),
-          exchange,
-          idleTimeoutMs,
-        });
+        if (isStream) exchange.streams.refuseIfFull();
+        relay({ caller, start, ...openForm(exchange), exchange, idleTimeoutMs });
       },
     };
   }
@@ -101,6 +128,5 @@ export function createPipeline(options: {
   return {
     routes: createRouteTable(served),
     served: served.map(({ route }) => route),
-    unserved: descriptors.methods.filter((service) => !isServed(service)),
   };
 }

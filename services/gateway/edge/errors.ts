@@ -91,15 +91,20 @@ export function createErrorWriter(types: Registry): ErrorWriter {
       const detailList = detailsOf(trailers).map(detailJson);
       return { code, ...(message && { message }), ...(detailList.length > 0 && { details: detailList }) };
     },
-    headers({ details = [] }) {
-      const retryInfo = details.find((detail) => detail['@type'] === retryInfoUrl);
-      if (typeof retryInfo?.['retryDelay'] !== 'string') return {};
-      return { 'retry-after': String(Math.max(0, Math.ceil(Number.parseFloat(retryInfo['retryDelay'])))) };
+    headers(json) {
+      const delayMs = retryDelayMs(json);
+      return delayMs === undefined ? {} : { 'retry-after': String(Math.ceil(delayMs / 1_000)) };
     },
   };
 }
 
 const retryInfoUrl = 'type.googleapis.com/google.rpc.RetryInfo';
+
+/** After how long a client may come back, by the `google.rpc.RetryInfo` of a status; undefined where it has none. */
+export function retryDelayMs({ details = [] }: StatusJson): number | undefined {
+  const delay = details.find((detail) => detail['@type'] === retryInfoUrl)?.['retryDelay'];
+  return typeof delay === 'string' ? Math.max(0, Math.round(Number.parseFloat(delay) * 1_000)) : undefined;
+}
 
 /** The details of the status in `grpc-status-details-bin`; its code and message are in the trailers themselves. */
 function detailsOf(trailers: Metadata): readonly Any[] {

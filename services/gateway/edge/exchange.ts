@@ -1,10 +1,13 @@
-import type { IncomingHttpHeaders } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
+import type { Socket } from 'node:net';
 import type { FastifyReply } from 'fastify';
+import type { WebSocket } from 'ws';
 import type { CallStatus, Metadata } from '#runtime/call/call.ts';
 import type { Observation } from '../stages/observe.ts';
 import type { RequestParts } from '../transcoding/bind.ts';
 import type { HttpRoute, Route } from '../transcoding/routes.ts';
 import type { ErrorWriter } from './errors.ts';
+import { replyHeaders } from './metadata.ts';
 import type { OpenStreams } from './open-streams.ts';
 
 /** One HTTP request and its reply on their way through the pipeline. */
@@ -15,6 +18,17 @@ export interface Exchange extends RequestParts {
   readonly observation: Observation;
   readonly errors: ErrorWriter;
   readonly streams: OpenStreams;
+  /** The body of a stream of requests, which is read as it comes; undefined for one without a body. */
+  readonly upload: IncomingMessage | undefined;
+  /** Set where the client asks for a WebSocket. */
+  readonly upgrade: Upgrade | undefined;
+}
+
+/** A connection that is to become a WebSocket. */
+export interface Upgrade {
+  readonly socket: Socket;
+  /** Completes the handshake. Throws HttpError if the client's part of it is wrong. */
+  accept(): WebSocket;
 }
 
 /** A route with all that happens to its requests. */
@@ -32,9 +46,39 @@ export interface Encoder {
   onEnd(status: CallStatus): void;
 }
 
+/** One form of a stream of requests. */
+export interface RequestSource {
+  /** Begins to hand the messages over. */
+  start(sink: RequestSink): void;
+  /** Goes on after a message that the sink answered with false. */
+  resume(): void;
+  /** Hands over nothing any more: what still comes is thrown away. */
+  stop(): void;
+}
+
+/** Takes the messages of a stream, then its end or what is wrong with it. */
+export interface RequestSink {
+  /** False asks to wait with the next message for `resume`; this one is taken all the same. */
+  onMessage(message: Uint8Array, last: boolean): boolean;
+  onEnd(): void;
+  onError(error: unknown): void;
+}
+
 /** Sends a status as the whole reply, with `google.rpc.Status` as its body. */
 export function sendStatus(exchange: Exchange, status: CallStatus, httpStatus: number): void {
   const { reply, errors } = exchange;
   const json = errors.statusJson(status);
   void reply.code(httpStatus).headers(errors.headers(json)).type('application/json').send(JSON.stringify(json));
+}
+
+/** Sends the head of a reply whose body is a stream. */
+export function beginStream({ reply }: Exchange, metadata: Metadata, contentType: string): void {
+  reply.hijack();
+  reply.raw.writeHead(200, {
+    ...(reply.getHeaders() as OutgoingHttpHeaders),
+    ...replyHeaders(metadata),
+    'content-type': contentType,
+    'cache-control': 'no-store',
+    'x-accel-buffering': 'no', // nginx would hold it back
+  });
 }

@@ -1,27 +1,34 @@
+import type { Writable } from 'node:stream';
 import type { Caller, CallStart, CallStatus } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import { statusOf } from './errors.ts';
-import type { Encoder, Exchange } from './exchange.ts';
+import type { Encoder, Exchange, RequestSource } from './exchange.ts';
+import type { StreamForm } from './open-streams.ts';
 
 /** Messages of a stream that may be on their way at once: enough to keep a connection busy, few enough to hold. */
 const streamWindow = 16;
 
 /**
  * Makes a call and hands its replies to an encoder on credit: each message taken allows the next one to come, unless the
- * response cannot take more, and then they wait for it to drain. So a slow reader holds the replica back. A client that
- * goes away cancels the call; a stream that has stood still for `idleTimeoutMs` ends with DEADLINE_EXCEEDED.
+ * response cannot take more, and then they wait for it to drain. So a slow reader holds the replica back. Requests go the
+ * other way alike: while the call cannot take more, their source waits, and a slow replica holds the client back. A client
+ * that goes away cancels the call; a stream that has stood still for `idleTimeoutMs` ends with DEADLINE_EXCEEDED.
  */
 export function relay(options: {
   readonly caller: Caller;
   readonly start: CallStart;
-  readonly request: Uint8Array;
+  /** The one request, or where they come from. */
+  readonly request: Uint8Array | RequestSource;
   readonly encoder: Encoder;
   readonly exchange: Exchange;
+  /** Undefined for a call with one request and one reply. */
+  readonly streamForm: StreamForm | undefined;
   readonly idleTimeoutMs: number;
 }): void {
-  const { caller, start, request, encoder, exchange, idleTimeoutMs } = options;
-  const { observation } = exchange;
-  const response = exchange.reply.raw;
+  const { caller, start, request, encoder, exchange, streamForm, idleTimeoutMs } = options;
+  const { observation, reply, upgrade } = exchange;
+  const source = request instanceof Uint8Array ? undefined : request;
+  const outlet: Writable = upgrade?.socket ?? reply.raw;
   let heldBack = 0;
   let ended = false;
   let stopped: CallStatus | undefined;
@@ -43,7 +50,9 @@ export function relay(options: {
       if (writable) call.request(1);
       else heldBack++;
     },
-    onWritable() {},
+    onWritable() {
+      if (!ended && stopped === undefined) source?.resume();
+    },
     onStatus(status) {
       end(stopped ?? status);
     },
@@ -51,7 +60,9 @@ export function relay(options: {
 
   /** Ends the reply with this status, whatever becomes of the call. */
   function stop(status: CallStatus): void {
-    stopped ??= status;
+    if (stopped !== undefined) return;
+    stopped = status;
+    source?.stop();
     call.cancel(Code.CANCELLED, status.details);
   }
 
@@ -60,25 +71,40 @@ export function relay(options: {
     ended = true;
     clearTimeout(idleTimer);
     forget?.();
+    source?.stop();
     observation.status = status;
-    if (!response.destroyed) encoder.onEnd(status);
+    if (!outlet.destroyed) encoder.onEnd(status);
   }
 
   let idleTimer: NodeJS.Timeout | undefined;
   let forget: (() => void) | undefined;
-  if (start.method.responseStream) {
+  if (streamForm !== undefined) {
+    observation.streamForm = streamForm;
     const idle = new RpcError(Code.DEADLINE_EXCEEDED, `the stream was idle for ${idleTimeoutMs} ms`);
     idleTimer = setTimeout(() => stop(statusOf(idle)), idleTimeoutMs);
-    forget = exchange.streams.add(stop);
-    response.on('drain', () => {
+    forget = exchange.streams.add(streamForm, stop);
+    outlet.on('drain', () => {
       idleTimer?.refresh();
       call.request(heldBack);
       heldBack = 0;
     });
   }
-  response.once('close', () => {
+  outlet.once('close', () => {
     if (!ended) stop(statusOf(new RpcError(Code.CANCELLED, 'the client went away')));
   });
   call.request(start.method.responseStream ? streamWindow : 1);
-  call.write(request, true);
+  if (request instanceof Uint8Array) return void call.write(request, true);
+  request.start({
+    onMessage(message, last) {
+      idleTimer?.refresh();
+      return call.write(message, last);
+    },
+    onEnd() {
+      idleTimer?.refresh();
+      call.end();
+    },
+    onError(error) {
+      stop(statusOf(error));
+    },
+  });
 }

@@ -1,15 +1,19 @@
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
-import type { IncomingMessage } from 'node:http';
+import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import type { Registry } from 'prom-client';
+import type { Method } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { HttpObserver, Observation } from '../stages/observe.ts';
-import type { HttpRoute, Match, RouteTable } from '../transcoding/routes.ts';
+import type { HttpRoute, Match, Route, RouteTable } from '../transcoding/routes.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
-import type { ServedRoute } from './exchange.ts';
+import type { ServedRoute, Upgrade } from './exchange.ts';
+import { ndjsonType } from './ndjson.ts';
 import { createOpenStreams } from './open-streams.ts';
+import { createWebSocketAcceptor, isSameOrigin } from './websocket.ts';
 
 /** The HTTP side of the gateway. */
 export interface EdgeServer {
@@ -30,16 +34,22 @@ export interface EdgeServerOptions {
   readonly routes: RouteTable<ServedRoute<HttpRoute>>;
   readonly errors: ErrorWriter;
   readonly observer: HttpObserver;
+  readonly registry: Registry;
   readonly log: Logger;
-  /** The longest body of a request. */
+  /** The longest body of a request, and the longest message of a stream of them. */
   readonly bodyLimitBytes: number;
+  /** How many streams may be open at a time. */
+  readonly maxStreams: number;
+  /** How long the reader of a WebSocket has, at its end, for what is on its way. */
+  readonly streamIdleTimeoutMs: number;
   /** How long a connection without a request stays open: longer than any load balancer in front, so that it closes first. */
   readonly keepAliveTimeoutMs: number;
+  /** How long a request that is no stream may take to come. Defaults to 30 s. */
+  readonly requestTimeoutMs?: number;
 }
 
-/** How long the head and the whole of a request may take to come, and how often that is looked at. */
+/** How long the head of a request may take to come, and how often that is looked at. */
 const headersTimeoutMs = 10_000;
-const requestTimeoutMs = 30_000;
 const timeoutCheckMs = 2_000;
 /** How long, while closing, a new connection has for its first byte. */
 const silentGraceMs = 500;
@@ -59,10 +69,18 @@ interface Arrival {
  * `google.api.http` (`/v1/hello:collect`, `{name=shelves/*}`) are more than its router has words for.
  */
 export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
-  const { routes, errors, observer, log, bodyLimitBytes } = options;
-  const streams = createOpenStreams();
+  const { routes, errors, observer, log, bodyLimitBytes, requestTimeoutMs = 30_000 } = options;
+  const streams = createOpenStreams(options);
+  const acceptWebSocket = createWebSocketAcceptor({
+    maxMessageBytes: bodyLimitBytes,
+    closeTimeoutMs: options.streamIdleTimeoutMs,
+  });
   const sockets = new Set<Socket>();
   const arrivals = new WeakMap<IncomingMessage, Arrival>();
+  const upgrades = new WeakMap<IncomingMessage, { readonly socket: Socket; readonly head: Buffer }>();
+  const replies = new WeakMap<Socket, ServerResponse>();
+  /** Connections whose request is a stream. */
+  const uploads = new WeakSet<Socket>();
   let draining = false;
   let closing = false;
 
@@ -73,8 +91,9 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     return503OnClosing: false,
     http: {
       maxHeaderSize: maxHeadBytes,
-      headersTimeout: headersTimeoutMs,
-      connectionsCheckingInterval: timeoutCheckMs,
+      headersTimeout: Math.min(headersTimeoutMs, requestTimeoutMs),
+      connectionsCheckingInterval: Math.min(timeoutCheckMs, requestTimeoutMs),
+      shouldUpgradeCallback: (request) => webSocketMatch(request) !== undefined,
     },
     routerOptions: { maxParamLength: maxHeadBytes, querystringParser: () => ({}) },
     genReqId: ({ headers }) => {
@@ -93,17 +112,36 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
   });
+  // A handshake goes the way of any request, so that whatever refuses it does so by HTTP.
+  app.server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+    upgrades.set(request, { socket, head });
+    socket.on('error', () => {}); // It closes, and that is heard.
+    const response = new ServerResponse(request);
+    response.shouldKeepAlive = false;
+    response.once('finish', () => socket.destroySoon());
+    try {
+      response.assignSocket(socket);
+    } catch {
+      // A client that did not wait for the reply to its request before.
+      return void socket.destroy();
+    }
+    app.routing(request, response);
+  });
 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
     if (isUtf8(body as Buffer)) done(null, body.toString());
     else done(new RpcError(Code.INVALID_ARGUMENT, 'the body must be UTF-8'));
   });
+  app.addContentTypeParser(ndjsonType, ({ raw }, _body, done) => {
+    const { match } = arrivals.get(raw) as Arrival;
+    if (match?.served && methodOf(match.served.route)?.requestStream) done(null, raw);
+    else done(wrongMediaType('application/json'));
+  });
 
   app.addHook('onRequest', (request, reply, done) => {
     const { match } = arrive(request, reply);
-    if (match?.served !== undefined) return done();
-    done(refusalOf(match, request));
+    done(match?.served === undefined ? refusalOf(match, request) : problemOf(match.served.route, request));
   });
   app.addHook('onSend', (_request, reply, _payload, done) => {
     if (draining) void reply.header('connection', 'close');
@@ -118,6 +156,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     void reply.header('x-request-id', request.id);
     if (draining) void reply.header('connection', 'close');
     const match = matchOf(request);
+    replies.set(request.raw.socket, reply.raw);
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
     const arrival = { match, observation };
     arrivals.set(request.raw, arrival);
@@ -129,8 +168,21 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   }
 
   function matchOf(request: FastifyRequest): Match<ServedRoute<HttpRoute>> | undefined {
+    if (upgrades.has(request.raw)) return webSocketMatch(request.raw);
     try {
       return routes.match(request.method, pathOf(request.raw.url));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** The stream that a handshake asks for, which is a GET whatever the method of the route. Other upgrades are ignored. */
+  function webSocketMatch({ method, url, headers }: IncomingMessage): Arrival['match'] {
+    if (method !== 'GET' || headers.upgrade?.toLowerCase() !== 'websocket') return undefined;
+    try {
+      return webSocketMethods
+        .map((name) => routes.match(name, pathOf(url)))
+        .find(({ served }) => served !== undefined && isStream(served.route));
     } catch {
       return undefined;
     }
@@ -144,13 +196,38 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     return new HttpError(405, Code.UNIMPLEMENTED, `this path takes ${methods}, not ${method}`, { allow: methods });
   }
 
+  /** What is wrong with a request to a stream, as far as its head tells. */
+  function problemOf(route: HttpRoute, { raw, headers }: FastifyRequest): RpcError | undefined {
+    if (upgrades.has(raw)) {
+      if (isSameOrigin(headers.origin, headers.host)) return undefined;
+      return new RpcError(Code.PERMISSION_DENIED, 'pages of another origin may not open a WebSocket here');
+    }
+    if (!methodOf(route)?.requestStream) return undefined;
+    if (raw.method === 'GET') {
+      const message = 'this route takes a stream of requests, by WebSocket';
+      return new HttpError(426, Code.UNIMPLEMENTED, message, { upgrade: 'websocket', connection: 'upgrade' });
+    }
+    const [mediaType = ''] = (headers['content-type'] ?? '').split(';', 1);
+    const isEmpty = headers['transfer-encoding'] === undefined && (headers['content-length'] ?? '0') === '0';
+    if (mediaType.trim().toLowerCase() === ndjsonType || (mediaType === '' && isEmpty)) return undefined;
+    return wrongMediaType(ndjsonType);
+  }
+
   function serve(request: FastifyRequest, reply: FastifyReply): void {
     const { match, observation } = arrivals.get(request.raw) as Arrival;
     if (match?.served === undefined) throw refusalOf(match, request);
+    const isUpload = request.body === request.raw;
+    if (isUpload) {
+      const { socket } = request.raw;
+      uploads.add(socket);
+      reply.raw.once('close', () => uploads.delete(socket));
+    }
     match.served.serve({
       segments: match.segments,
       query: queryOf(request.raw.url),
-      body: (request.body as string | undefined) ?? '',
+      body: typeof request.body === 'string' ? request.body : '',
+      upload: isUpload ? request.raw : undefined,
+      upgrade: upgradeOf(request, reply),
       headers: request.raw.headers,
       requestId: request.id,
       reply,
@@ -158,6 +235,20 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
       errors,
       streams,
     });
+  }
+
+  function upgradeOf(request: FastifyRequest, reply: FastifyReply): Upgrade | undefined {
+    const upgrade = upgrades.get(request.raw);
+    if (upgrade === undefined) return undefined;
+    const { socket, head } = upgrade;
+    return {
+      socket,
+      accept() {
+        const webSocket = acceptWebSocket(request.raw, socket, head, { 'x-request-id': request.id });
+        reply.hijack();
+        return webSocket;
+      },
+    };
   }
 
   function sendError(thrown: Error, request: FastifyRequest, reply: FastifyReply): void {
@@ -174,7 +265,11 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
 
   /** What is no HTTP, or came too slowly, has no request to answer. */
   function refuseConnection(error: Error & { readonly code?: string }, socket: Socket): void {
-    if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+    // A stream of requests may take its time; its idle timeout holds.
+    if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && uploads.has(socket)) return;
+    const reply = replies.get(socket);
+    const isReplying = reply?.headersSent === true && !reply.writableFinished;
+    if (error.code === 'ECONNRESET' || !socket.writable || isReplying) return void socket.destroy();
     const [head, code, message] = refusals[error.code ?? ''] ?? [
       '400 Bad Request',
       Code.INVALID_ARGUMENT,
@@ -206,6 +301,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     },
     destroy() {
       app.server.closeAllConnections();
+      // Those that became WebSockets are no longer the HTTP server's.
+      for (const socket of sockets) socket.destroy();
     },
   };
 }
@@ -225,7 +322,7 @@ function fromFastify(error: FastifyError): Error {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new HttpError(413, Code.RESOURCE_EXHAUSTED, 'the body is too large', { connection: 'close' });
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
-      return new HttpError(415, Code.INVALID_ARGUMENT, 'content-type must be application/json');
+      return wrongMediaType('application/json');
     case 'FST_ERR_BAD_URL':
       return new RpcError(Code.INVALID_ARGUMENT, 'the path must be percent-encoded UTF-8');
     default: {
@@ -235,6 +332,23 @@ function fromFastify(error: FastifyError): Error {
         : error;
     }
   }
+}
+
+function wrongMediaType(expected: string): HttpError {
+  return new HttpError(415, Code.INVALID_ARGUMENT, `content-type must be ${expected}`);
+}
+
+/** A WebSocket may be meant for the route of any method at its path; that of GET first. */
+const webSocketMethods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
+
+function isStream(route: HttpRoute): boolean {
+  const method = methodOf(route);
+  return method !== undefined && (method.requestStream || method.responseStream);
+}
+
+/** The method that a route calls; a page has none. */
+function methodOf(route: HttpRoute & Partial<Route>): Method | undefined {
+  return route.service?.method;
 }
 
 function pathOf(url = '/'): string {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { create, type DescMessage, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMessage, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import type { CallObserver, CallStart, CallStatus, Metadata } from '#runtime/call/call.ts';
@@ -20,7 +20,12 @@ export const book = descriptors.types.getMessage('library.v1.Book') as DescMessa
 export class FakeCall {
   readonly start: CallStart;
   private readonly observer: CallObserver;
+  /** What was written last. */
   request: Uint8Array | undefined;
+  readonly requests: Uint8Array[] = [];
+  requestsEnded = false;
+  /** Whether it takes further requests. */
+  writable = true;
   credits = 0;
   cancelled: CallStatus | undefined;
   private ended = false;
@@ -44,6 +49,17 @@ export class FakeCall {
     this.message(toBinary(book, create(book, { title })));
   }
 
+  /** The titles of the books that were written. */
+  get titles(): string[] {
+    return this.requests.map((bytes) => (fromBinary(book, bytes) as Message & { title: string }).title);
+  }
+
+  /** Takes further requests after it did not. */
+  takeMore(): void {
+    this.writable = true;
+    this.observer.onWritable();
+  }
+
   status(code: number, options: Partial<CallStatus> = {}): void {
     if (this.ended) return;
     this.ended = true;
@@ -62,6 +78,9 @@ export async function startEdge(
   onCall: (call: FakeCall) => void,
   options: {
     readonly streamIdleTimeoutMs?: number;
+    readonly streamHeartbeatMs?: number;
+    readonly maxStreams?: number;
+    readonly requestTimeoutMs?: number;
     readonly timeoutMs?: number;
     readonly bodyLimitBytes?: number;
   } = {},
@@ -80,32 +99,40 @@ export async function startEdge(
         request: (messages) => {
           call.credits += messages;
         },
-        write: (message) => {
+        write: (message, end) => {
+          if (call.requests.length === 0) queueMicrotask(() => onCall(call));
           call.request = message;
-          queueMicrotask(() => onCall(call));
-          return true;
+          call.requests.push(message);
+          call.requestsEnded ||= end;
+          return call.writable;
         },
-        end: () => {},
+        end: () => {
+          if (call.requests.length === 0) queueMicrotask(() => onCall(call));
+          call.requestsEnded = true;
+        },
         cancel: (code, details) => call.cancel(code, details),
       };
     },
   };
-  const { streamIdleTimeoutMs = 60_000, bodyLimitBytes = 1_048_576 } = options;
-  const { routes } = createPipeline({
-    descriptors,
-    upstreamOf: () => upstream,
-    streamIdleTimeoutMs,
-    passTraceContext: true,
-  });
+  const {
+    streamIdleTimeoutMs = 60_000,
+    streamHeartbeatMs = 60_000,
+    maxStreams = 100,
+    bodyLimitBytes = 1_048_576,
+  } = options;
+  const settings = { streamIdleTimeoutMs, streamHeartbeatMs, maxStreams, bodyLimitBytes };
+  const { routes } = createPipeline({ ...settings, descriptors, upstreamOf: () => upstream, passTraceContext: true });
   const observer = createHttpObserver({ registry, log, tracing: false });
   const server = createEdgeServer({
+    ...options,
+    ...settings,
     host: '127.0.0.1',
     port: 0,
     routes,
     errors: createErrorWriter(descriptors.types),
     observer,
+    registry,
     log,
-    bodyLimitBytes,
     keepAliveTimeoutMs: 75_000,
   });
   const port = await server.listen();

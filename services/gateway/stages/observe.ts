@@ -11,8 +11,10 @@ import {
 } from '@opentelemetry/api';
 import { Histogram, type Registry } from 'prom-client';
 import type { CallStatus } from '#runtime/call/call.ts';
-import { Code, codeName } from '#runtime/call/status.ts';
+import { Code, type CodeName, codeName } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
+import { httpStatusOf } from '../edge/errors.ts';
+import type { StreamForm } from '../edge/open-streams.ts';
 import type { HttpRoute } from '../transcoding/routes.ts';
 
 /** What is seen of one request: filled in on its way, and told when its response has closed. */
@@ -23,6 +25,8 @@ export interface Observation {
   status: CallStatus | undefined;
   /** The replica that answered. */
   endpointId: string;
+  /** How it went over HTTP; undefined for what is no stream. */
+  streamForm: StreamForm | undefined;
 }
 
 export interface HttpObserver {
@@ -33,12 +37,13 @@ export interface HttpObserver {
     route: HttpRoute | undefined,
     requestId: string,
   ): Observation;
-  /** Requests by `method route code`. */
+  /** Requests by `method route code`, where the code is that of HTTP. */
   counters(): Record<string, number>;
 }
 
 /** The client went before its reply: nginx's code, which no reply carries. */
 const clientClosedRequest = 499;
+const switchingProtocols = 101;
 
 /**
  * Counts and times requests by route, logs each (at debug when all is well, so that a busy gateway is quiet) and, while
@@ -52,31 +57,33 @@ export function createHttpObserver(options: {
   const { log, tracing } = options;
   const duration = new Histogram({
     name: 'http_server_request_duration_seconds',
-    help: 'Time from the head of a request to the end of its reply; code 499: the client went away',
-    labelNames: ['method', 'route', 'code'],
+    help: 'Time from the head of a request to the end of its reply; code 499: the client went away; grpc_code: how its call ended',
+    labelNames: ['method', 'route', 'code', 'grpc_code'],
     buckets: [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
     registers: [options.registry],
   });
   const tracer = trace.getTracer('tandem-gateway');
   const series = new Map<
     HttpRoute | undefined,
-    Map<number, { observe(seconds: number): void; name: string; count: number }>
+    Map<string, { observe(seconds: number): void; name: string; count: number }>
   >();
 
-  function count(route: HttpRoute | undefined, code: number, durationMs: number): void {
+  /** A stream has its HTTP status before it fails: only the code of its call tells. */
+  function count(route: HttpRoute | undefined, code: number, grpcCode: CodeName | '', durationMs: number): void {
     let byCode = series.get(route);
     if (byCode === undefined) series.set(route, (byCode = new Map()));
-    let one = byCode.get(code);
+    const key = `${code}${grpcCode}`;
+    let one = byCode.get(key);
     if (one === undefined) {
       // Only routes make labels: paths and methods are the client's choice, and without end.
       const [method, template] = route ? [route.httpMethod, route.template.text] : ['', ''];
-      const child = duration.labels({ method, route: template, code });
+      const child = duration.labels({ method, route: template, code, grpc_code: grpcCode });
       one = {
         observe: (seconds) => child.observe(seconds),
         name: route ? `${method} ${template} ${code}` : `${code}`,
         count: 0,
       };
-      byCode.set(code, one);
+      byCode.set(key, one);
     }
     one.count++;
     one.observe(durationMs / 1_000);
@@ -88,7 +95,8 @@ export function createHttpObserver(options: {
     fields: AccessFields,
     status?: CallStatus,
   ): void {
-    const level = fields.code >= 500 ? 'warn' : fields.code >= 400 ? 'info' : 'debug';
+    const severity = Math.max(fields.code, status === undefined ? 0 : httpStatusOf(status.code));
+    const level = severity >= 500 ? 'warn' : severity >= 400 ? 'info' : 'debug';
     if (!log.isLevelEnabled(level)) return;
     const grpc = status && {
       grpcCode: codeName(status.code),
@@ -102,28 +110,38 @@ export function createHttpObserver(options: {
     observe(request, response, route, requestId) {
       const startedMs = performance.now();
       const span = tracing ? startSpan(request, route) : undefined;
-      const observation: Observation = { context: span?.context, status: undefined, endpointId: '' };
+      const observation: Observation = {
+        context: span?.context,
+        status: undefined,
+        endpointId: '',
+        streamForm: undefined,
+      };
       response.once('close', () => {
-        const code = response.writableFinished ? response.statusCode : clientClosedRequest;
+        const { status, endpointId, streamForm } = observation;
+        const httpCode = response.writableFinished ? response.statusCode : clientClosedRequest;
+        // The end of a WebSocket is no end of a response.
+        const code = streamForm === 'websocket' ? switchingProtocols : httpCode;
         const durationMs = performance.now() - startedMs;
-        const { status, endpointId } = observation;
-        count(route, code, durationMs);
+        count(route, code, status === undefined ? '' : codeName(status.code), durationMs);
         const fields = {
           code,
           durationMs: Math.round(durationMs * 100) / 100,
           requestId,
           ...(endpointId && { endpointId }),
+          ...(streamForm && { stream: streamForm }),
         };
         if (span === undefined) return writeLog(request, route, fields, status);
         otelContext.with(span.context, () => writeLog(request, route, fields, status));
-        span.end(code);
+        span.end(code, status);
       });
       return observation;
     },
     counters() {
-      return Object.fromEntries(
-        [...series.values()].flatMap((byCode) => [...byCode.values()]).map((one) => [one.name, one.count]),
-      );
+      const counts: Record<string, number> = {};
+      for (const byCode of series.values()) {
+        for (const { name, count } of byCode.values()) counts[name] = (counts[name] ?? 0) + count;
+      }
+      return counts;
     },
   };
 
@@ -152,9 +170,11 @@ export function createHttpObserver(options: {
     );
     return {
       context: trace.setSpan(parent, span),
-      end(code: number) {
+      end(code: number, status: CallStatus | undefined) {
         span.setAttribute('http.response.status_code', code);
-        if (code >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
+        if (status !== undefined) span.setAttribute('rpc.grpc.status_code', status.code);
+        if (code >= 500 || (status !== undefined && httpStatusOf(status.code) >= 500))
+          span.setStatus({ code: SpanStatusCode.ERROR });
         span.end();
       },
     };
@@ -166,4 +186,5 @@ interface AccessFields {
   readonly durationMs: number;
   readonly requestId: string;
   readonly endpointId?: string;
+  readonly stream?: StreamForm;
 }
