@@ -5,12 +5,15 @@ import { deadlineOf } from './edge/deadline.ts';
 import type { Exchange, ServedRoute } from './edge/exchange.ts';
 import { requestMetadata } from './edge/metadata.ts';
 import { createNdjsonEncoder, createNdjsonSource } from './edge/ndjson.ts';
+import { createRawStreamEncoder } from './edge/raw.ts';
 import { relay } from './edge/relay.ts';
 import { acceptsEvents, comesAfterEnd, createSseEncoder } from './edge/sse.ts';
 import { createUnaryEncoder } from './edge/unary.ts';
 import { openWebSocket } from './edge/websocket.ts';
+import { withGoogleTypes } from './google.ts';
 import { createStreamBinder } from './transcoding/bind-stream.ts';
 import { createRequestBinder } from './transcoding/bind.ts';
+import { createRawReplyReader } from './transcoding/http-body.ts';
 import { createReplyWriter } from './transcoding/json.ts';
 import { createRouteTable, type Route, type RouteTable, routesOf } from './transcoding/routes.ts';
 
@@ -51,6 +54,7 @@ export function createPipeline(options: {
 }): Pipeline {
   const { descriptors, upstreamOf, streamIdleTimeoutMs: idleTimeoutMs, streamHeartbeatMs: heartbeatMs } = options;
   const { bodyLimitBytes: maxLineBytes, passTraceContext } = options;
+  const types = withGoogleTypes(descriptors.types);
   const problems: string[] = [];
   const served: ServedRoute[] = [];
 
@@ -67,9 +71,10 @@ export function createPipeline(options: {
     const { method } = route.service;
     const { requestStream, responseStream } = method;
     const isStream = requestStream || responseStream;
-    const decode = createRequestBinder(route, descriptors.types);
-    const decodeStream = createStreamBinder(route, descriptors.types);
-    const writeJson = createReplyWriter(route, descriptors.types);
+    const decode = createRequestBinder(route, types);
+    const decodeStream = createStreamBinder(route, types);
+    const writeJson = createReplyWriter(route, types);
+    const readRaw = createRawReplyReader(route);
     const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
     const caller: Caller = upstream;
@@ -89,13 +94,14 @@ export function createPipeline(options: {
       if (!responseStream) {
         return {
           request,
-          encoder: createUnaryEncoder(exchange, writeJson),
+          encoder: createUnaryEncoder(exchange, readRaw ?? writeJson),
           streamForm: isStream ? 'ndjson' : undefined,
         };
       }
       if (acceptsEvents(headers.accept)) {
         return { request, encoder: createSseEncoder(exchange, writeJson, heartbeatMs), streamForm: 'sse' };
       }
+      if (readRaw) return { request, encoder: createRawStreamEncoder(exchange, readRaw), streamForm: 'raw' };
       return { request, encoder: createNdjsonEncoder(exchange, writeJson), streamForm: 'ndjson' };
     }
 

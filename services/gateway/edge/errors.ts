@@ -1,5 +1,4 @@
 import {
-  createRegistry,
   fromBinary,
   type JsonObject,
   type JsonValue,
@@ -13,7 +12,7 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import type { CallStatus, Metadata } from '#runtime/call/call.ts';
 import { getBytes } from '#runtime/call/metadata.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
-import { google, statusSchema } from '../google.ts';
+import { google, statusSchema, withGoogleTypes } from '../google.ts';
 
 /** `google.rpc.Status` as JSON; `message` and `details` only where there are any. */
 export interface StatusJson {
@@ -68,7 +67,7 @@ export interface ErrorWriter {
 
 /** Writes statuses with the details of Google's types and of those in `types`. */
 export function createErrorWriter(types: Registry): ErrorWriter {
-  const registry = createRegistry(types, google);
+  const registry = withGoogleTypes(types);
 
   function detailJson(detail: Any): JsonObject {
     const desc = registry.getMessage(detail.typeUrl.slice(detail.typeUrl.lastIndexOf('/') + 1));

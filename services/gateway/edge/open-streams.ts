@@ -7,7 +7,7 @@ import { comeBackLater, HttpError, statusOf } from './errors.ts';
 const comeBackAfterMs = { min: 500, max: 2_500 } as const;
 
 /** How a stream goes over HTTP. */
-export type StreamForm = 'ndjson' | 'sse' | 'websocket';
+export type StreamForm = 'ndjson' | 'sse' | 'websocket' | 'raw';
 
 /** The streams that are open, which a drain tells to come back elsewhere, spread so that they do not come all at once. */
 export interface OpenStreams {

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
-import { type IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, METHODS, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type { Registry } from 'prom-client';
@@ -8,6 +8,8 @@ import type { Method } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { HttpObserver, Observation } from '../stages/observe.ts';
+import { type RawBody, takesRawBody } from '../transcoding/http-body.ts';
+import { problemOfTarget } from '../transcoding/request-target.ts';
 import type { HttpRoute, Match, Route, RouteTable } from '../transcoding/routes.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
 import type { ServedRoute, Upgrade } from './exchange.ts';
@@ -62,7 +64,12 @@ const requestIdSyntax = /^[\w.:/+=-]{1,128}$/;
 interface Arrival {
   readonly match: Match<ServedRoute<HttpRoute>> | undefined;
   readonly observation: Observation;
+  /** Set where the body is taken as it is, whatever its type. */
+  readonly contentType: string | undefined;
 }
+
+/** What a body that is taken as it is passes for, so that one parser reads it. */
+const rawType = 'application/octet-stream';
 
 /**
  * Fastify for connections, limits, bodies and hooks; routes are found by our own table, because the templates of
@@ -81,6 +88,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   const replies = new WeakMap<Socket, ServerResponse>();
   /** Connections whose request is a stream. */
   const uploads = new WeakSet<Socket>();
+  /** Connections that got their last reply, and may still be sending. */
+  const refused = new WeakSet<Socket>();
   let draining = false;
   let closing = false;
 
@@ -93,6 +102,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
       maxHeaderSize: maxHeadBytes,
       headersTimeout: Math.min(headersTimeoutMs, requestTimeoutMs),
       connectionsCheckingInterval: Math.min(timeoutCheckMs, requestTimeoutMs),
+      requireHostHeader: false, // Node's own answer has no body.
       shouldUpgradeCallback: (request) => webSocketMatch(request) !== undefined,
     },
     routerOptions: { maxParamLength: maxHeadBytes, querystringParser: () => ({}) },
@@ -128,6 +138,10 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     app.routing(request, response);
   });
 
+  // The further methods that Node's parser knows, for `custom` rules; with bodies, which would be dropped otherwise.
+  for (const method of METHODS) {
+    if (!app.supportedMethods.includes(method) && method !== 'CONNECT') app.addHttpMethod(method, { hasBody: true });
+  }
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
     if (isUtf8(body as Buffer)) done(null, body.toString());
@@ -139,8 +153,16 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     else done(wrongMediaType('application/json'));
   });
 
+  app.addContentTypeParser(rawType, { parseAs: 'buffer' }, ({ raw, headers }, body, done) => {
+    const { contentType } = arrivals.get(raw) as Arrival;
+    if (contentType === undefined) return done(wrongMediaType('application/json'));
+    headers['content-type'] = contentType;
+    done(null, { contentType, data: body as Buffer } satisfies RawBody);
+  });
+
   app.addHook('onRequest', (request, reply, done) => {
-    const { match } = arrive(request, reply);
+    const { match, contentType } = arrive(request, reply);
+    if (contentType !== undefined) request.headers['content-type'] = rawType;
     done(match?.served === undefined ? refusalOf(match, request) : problemOf(match.served.route, request));
   });
   app.addHook('onSend', (_request, reply, _payload, done) => {
@@ -158,7 +180,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     const match = matchOf(request);
     replies.set(request.raw.socket, reply.raw);
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
-    const arrival = { match, observation };
+    const isRaw = match?.served !== undefined && isApiRoute(match.served.route) && takesRawBody(match.served.route);
+    const arrival = { match, observation, contentType: isRaw ? (request.headers['content-type'] ?? '') : undefined };
     arrivals.set(request.raw, arrival);
     reply.raw.once('close', () => {
       // The head of this reply may have promised to keep a connection that now has nowhere to go.
@@ -167,7 +190,9 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     return arrival;
   }
 
+  /** Undefined for a request whose head is wrong. */
   function matchOf(request: FastifyRequest): Match<ServedRoute<HttpRoute>> | undefined {
+    if (problemOfHead(request.raw) !== undefined) return undefined;
     if (upgrades.has(request.raw)) return webSocketMatch(request.raw);
     try {
       return routes.match(request.method, pathOf(request.raw.url));
@@ -188,8 +213,11 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     }
   }
 
-  function refusalOf(match: Match<ServedRoute<HttpRoute>> | undefined, { method }: FastifyRequest): RpcError {
-    if (match === undefined) return new RpcError(Code.INVALID_ARGUMENT, 'the path must be percent-encoded UTF-8');
+  function refusalOf(match: Match<ServedRoute<HttpRoute>> | undefined, { method, raw }: FastifyRequest): RpcError {
+    if (match === undefined) {
+      // Who sends such a head cannot be trusted with where it ends.
+      return new HttpError(400, Code.INVALID_ARGUMENT, problemOfHead(raw) ?? badPath, { connection: 'close' });
+    }
     const allow = match.served === undefined ? match.allow : [];
     if (allow.length === 0) return new RpcError(Code.NOT_FOUND, 'no route has this path');
     const methods = allow.join(', ');
@@ -225,7 +253,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     match.served.serve({
       segments: match.segments,
       query: queryOf(request.raw.url),
-      body: typeof request.body === 'string' ? request.body : '',
+      body: isUpload ? '' : ((request.body as string | RawBody | undefined) ?? ''),
       upload: isUpload ? request.raw : undefined,
       upgrade: upgradeOf(request, reply),
       headers: request.raw.headers,
@@ -258,6 +286,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     if (arrival !== undefined) arrival.observation.status = status;
     if (status.code === Code.INTERNAL) log.error({ err: error, requestId: request.id }, 'request failed');
     const json = errors.statusJson(status);
+    linger(request.raw, reply.raw);
+    void reply.removeHeader('connection'); // Fastify would close at once.
     const { httpStatus, headers } =
       error instanceof HttpError ? error : { httpStatus: httpStatusOf(status.code), headers: errors.headers(json) };
     void reply.code(httpStatus).headers(headers).type('application/json').send(JSON.stringify(json));
@@ -265,6 +295,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
 
   /** What is no HTTP, or came too slowly, has no request to answer. */
   function refuseConnection(error: Error & { readonly code?: string }, socket: Socket): void {
+    if (refused.has(socket)) return; // It goes on sending.
     // A stream of requests may take its time; its idle timeout holds.
     if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && uploads.has(socket)) return;
     const reply = replies.get(socket);
@@ -276,6 +307,9 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
       'not HTTP/1.1',
     ];
     const body = JSON.stringify({ code, message });
+    refused.add(socket);
+    const timer = setTimeout(() => socket.destroy(), lingerMs);
+    socket.once('close', () => clearTimeout(timer));
     socket.end(
       `HTTP/1.1 ${head}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
     );
@@ -316,15 +350,38 @@ const refusals: Readonly<Record<string, readonly [head: string, code: number, me
   ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', Code.DEADLINE_EXCEEDED, 'the request came too slowly'],
 };
 
+/** How long a client may go on sending after its reply, which it would not get if the connection were closed at once. */
+const lingerMs = 1_000;
+
+/** Throws away what is left of a request after its reply. */
+function linger(request: IncomingMessage, response: ServerResponse): void {
+  response.once('finish', () => {
+    if (request.complete) return;
+    request.resume();
+    setTimeout(() => request.complete || request.socket.destroy(), lingerMs).unref();
+  });
+}
+
+const badPath = 'the path must be percent-encoded UTF-8';
+
+/** What is wrong with the head of a request that Node's parser took, in words; undefined if nothing is. */
+function problemOfHead({ httpVersion, rawHeaders, url = '' }: IncomingMessage): string | undefined {
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'not HTTP/1.1';
+  let hosts = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]?.toLowerCase() === 'host') hosts++;
+  if (hosts > 1 || (hosts === 0 && httpVersion === '1.1')) return `the request must have one Host header, has ${hosts}`;
+  return problemOfTarget(url);
+}
+
 /** Fastify's own errors in our words. */
 function fromFastify(error: FastifyError): Error {
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new HttpError(413, Code.RESOURCE_EXHAUSTED, 'the body is too large', { connection: 'close' });
+      return new HttpError(413, Code.RESOURCE_EXHAUSTED, 'the body is too large');
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return wrongMediaType('application/json');
     case 'FST_ERR_BAD_URL':
-      return new RpcError(Code.INVALID_ARGUMENT, 'the path must be percent-encoded UTF-8');
+      return new RpcError(Code.INVALID_ARGUMENT, badPath);
     default: {
       const { statusCode = 500 } = error;
       return statusCode < 500 && !(error instanceof RpcError)
@@ -347,8 +404,12 @@ function isStream(route: HttpRoute): boolean {
 }
 
 /** The method that a route calls; a page has none. */
-function methodOf(route: HttpRoute & Partial<Route>): Method | undefined {
-  return route.service?.method;
+function methodOf(route: HttpRoute): Method | undefined {
+  return isApiRoute(route) ? route.service.method : undefined;
+}
+
+function isApiRoute(route: HttpRoute & Partial<Route>): route is Route {
+  return route.service !== undefined;
 }
 
 function pathOf(url = '/'): string {

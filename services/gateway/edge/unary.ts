@@ -1,26 +1,28 @@
 import type { Metadata } from '#runtime/call/call.ts';
 import { Code, localStatus } from '#runtime/call/status.ts';
+import type { RawBody } from '../transcoding/http-body.ts';
 import { httpStatusOf } from './errors.ts';
 import { type Encoder, type Exchange, sendStatus } from './exchange.ts';
 import { replyHeaders } from './metadata.ts';
 
-/** One reply as one JSON body. Headers and trailers of the call both become headers. */
-export function createUnaryEncoder(exchange: Exchange, writeJson: (message: Uint8Array) => string): Encoder {
+/** One reply as one body, of JSON or as it is. Headers and trailers of the call both become headers. */
+export function createUnaryEncoder(exchange: Exchange, write: (message: Uint8Array) => string | RawBody): Encoder {
   const { reply } = exchange;
   let headers: Metadata = [];
-  let body: string | undefined;
+  let body: string | RawBody | undefined;
   return {
     onHeaders(metadata) {
       headers = metadata;
     },
     onMessage(message) {
-      body = writeJson(message);
+      body = write(message);
       return false;
     },
     onEnd(status) {
       void reply.headers(replyHeaders(status.trailers.length === 0 ? headers : [...headers, ...status.trailers]));
       if (status.code !== Code.OK) return sendStatus(exchange, status, httpStatusOf(status.code));
-      if (body !== undefined) return void reply.code(200).type('application/json').send(body);
+      if (typeof body === 'string') return void reply.code(200).type('application/json').send(body);
+      if (body !== undefined) return void reply.header('content-type', body.contentType).send(Buffer.from(body.data));
       sendStatus(exchange, localStatus(Code.INTERNAL, 'OK without a message', 'maybe'), 500);
     },
   };

@@ -59,7 +59,7 @@ function arbitraryField(field: DescField, types: Registry, depth: number): fc.Ar
 function arbitraryValue(field: DescField, types: Registry, depth: number): fc.Arbitrary<JsonValue> {
   if (field.message) return arbitraryJson(field.message, types, depth - 1);
   if (field.enum) return arbitraryEnum(field.enum);
-  return arbitraryScalar(field.scalar as ScalarType);
+  return arbitraryScalar(field.scalar);
 }
 
 function arbitraryEnum(desc: DescEnum): fc.Arbitrary<JsonValue> {

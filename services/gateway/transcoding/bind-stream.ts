@@ -23,7 +23,8 @@ export function createStreamBinder(route: Route, types: Registry): StreamBinder 
     types,
   );
   return ({ segments, query }) => {
-    const fromUrl = bindUrl({ segments, query, body: '' });
+    const isInUrl = route.template.variables.length > 0 || query !== '';
+    const fromUrl = isInUrl ? bindUrl({ segments, query, body: '' }) : new Uint8Array();
     let count = 0;
     return (text) => {
       count++;

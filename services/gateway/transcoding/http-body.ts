@@ -12,7 +12,8 @@ export interface RawBody {
 }
 
 /** Whether the body of a route's requests goes into a `google.api.HttpBody` as it is, whatever its type. */
-export function takesRawBody({ service: { input }, body }: Route): boolean {
+export function takesRawBody({ service: { method, input }, body }: Route): boolean {
+  if (method.requestStream) return false; // Its messages are JSON, one a line.
   const desc = body === '*' ? input : fieldsOf(input).get(body)?.message;
   return desc !== undefined && isHttpBody(desc);
 }
@@ -26,14 +27,20 @@ export function createRawReplyReader(route: Route): ((message: Uint8Array) => Ra
   const { output } = route.service;
   if (route.responseBody === '') {
     if (!isHttpBody(output)) return undefined;
-    return (message) => fromBinary(output, message) as HttpBody;
+    return (message) => toRawBody(fromBinary(output, message));
   }
   const field = responseBodyField(route);
   if (field.fieldKind !== 'message' || !isHttpBody(field.message)) return undefined;
-  return (message) => reflect(output, fromBinary(output, message)).get(field).message as HttpBody;
+  return (message) => toRawBody(reflect(output, fromBinary(output, message)).get(field).message);
 }
 
-type HttpBody = Message & RawBody;
+const mediaTypeSyntax = /^[\x21-\x7e][\x20-\x7e]*$/;
+
+/** Without a type, or with one that could not be a header, the bytes could be anything. */
+function toRawBody(message: Message): RawBody {
+  const { contentType, data } = message as Message & RawBody;
+  return { contentType: mediaTypeSyntax.test(contentType) ? contentType : 'application/octet-stream', data };
+}
 
 function isHttpBody(desc: DescMessage): boolean {
   return desc.typeName === 'google.api.HttpBody';

@@ -53,6 +53,9 @@ describe('routes', () => {
     [{ custom: { kind: 'X' } }, /must have a method and a path/],
     [{ get: '/a', body: '*' }, /GET \/a must not have a body/],
     [{ get: 'a' }, /must begin with \//],
+    [{ custom: { kind: 'FROB', path: '/a' } }, /FROB \/a has a method that this server cannot read: one of .*, LINK, /],
+    [{ custom: { kind: 'get', path: '/a' } }, /get \/a has a method/],
+    [{ custom: { kind: 'CONNECT', path: '/a' } }, /CONNECT \/a has a method/],
     [{ get: '/a', additionalBindings: [{ get: '/b', additionalBindings: [] }] }, /must not have additional_bindings/],
   ];
   for (const [rule, why] of badRules) {

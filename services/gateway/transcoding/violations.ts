@@ -57,6 +57,7 @@ export function findViolations(desc: DescMessage, json: JsonObject, types: Regis
     path: string,
     depth: number,
   ): void {
+    const foundBefore = found.length;
     for (const { item, itemPath, alone, keyAlone } of itemsOf(field, key, value, path)) {
       if (isEnough()) return;
       if (field.message && !isSingleValue(field.message)) {
@@ -71,6 +72,13 @@ export function findViolations(desc: DescMessage, json: JsonObject, types: Regis
       const inner = field.message?.typeName === 'google.protobuf.Any' ? innerOf(item) : undefined;
       if (inner !== undefined) visitMessage(inner.desc, inner.json, itemPath, depth + 1);
       else add(itemPath, problem === tooDeep ? problem : mustBe(typeInWords(field), item));
+    }
+    if (
+      field.fieldKind === 'map' &&
+      found.length === foundBefore &&
+      problemOf(message, { [key]: value }) !== undefined
+    ) {
+      add(path, 'must not have a key in two forms');
     }
   }
 
