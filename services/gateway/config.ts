@@ -115,6 +115,12 @@ export const settings = {
     default: 75_000,
     schema: durationMs({ min: 1_000, max: 3_600_000 }),
   },
+  requestTimeoutMs: {
+    env: 'REQUEST_TIMEOUT',
+    help: 'how long a request may take to come; its head at most 10s of it, a stream of requests has its idle timeout (30s)',
+    default: 30_000,
+    schema: durationMs({ min: 100, max: 600_000 }),
+  },
   bodyLimitBytes: {
     env: 'BODY_LIMIT',
     help: 'the longest request body, and message of a stream of requests, in bytes (1048576)',

@@ -46,8 +46,8 @@ export interface EdgeServerOptions {
   readonly streamIdleTimeoutMs: number;
   /** How long a connection without a request stays open: longer than any load balancer in front, so that it closes first. */
   readonly keepAliveTimeoutMs: number;
-  /** How long a request that is no stream may take to come. Defaults to 30 s. */
-  readonly requestTimeoutMs?: number;
+  /** How long a request that is no stream may take to come; its head at most 10 s. */
+  readonly requestTimeoutMs: number;
 }
 
 /** How long the head of a request may take to come, and how often that is looked at. */
@@ -76,7 +76,7 @@ const rawType = 'application/octet-stream';
  * `google.api.http` (`/v1/hello:collect`, `{name=shelves/*}`) are more than its router has words for.
  */
 export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
-  const { routes, errors, observer, log, bodyLimitBytes, requestTimeoutMs = 30_000 } = options;
+  const { routes, errors, observer, log, bodyLimitBytes, requestTimeoutMs } = options;
   const streams = createOpenStreams(options);
   const acceptWebSocket = createWebSocketAcceptor({
     maxMessageBytes: bodyLimitBytes,

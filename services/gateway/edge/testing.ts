@@ -119,12 +119,12 @@ export async function startEdge(
     streamHeartbeatMs = 60_000,
     maxStreams = 100,
     bodyLimitBytes = 1_048_576,
+    requestTimeoutMs = 30_000,
   } = options;
-  const settings = { streamIdleTimeoutMs, streamHeartbeatMs, maxStreams, bodyLimitBytes };
+  const settings = { streamIdleTimeoutMs, streamHeartbeatMs, maxStreams, bodyLimitBytes, requestTimeoutMs };
   const { routes } = createPipeline({ ...settings, descriptors, upstreamOf: () => upstream, passTraceContext: true });
   const observer = createHttpObserver({ registry, log, tracing: false });
   const server = createEdgeServer({
-    ...options,
     ...settings,
     host: '127.0.0.1',
     port: 0,
