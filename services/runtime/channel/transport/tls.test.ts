@@ -151,14 +151,14 @@ test('uses new files for new connections, and keeps the last good ones while the
 
   await first.stop();
   const second = await startPeer(t, replyWith('second'), { tls: localCertificate, port: first.port });
-  await until(() => second.sessions === 1);
+  await until(() => second.sessions === 1 && channel.state === 'READY');
   assert.equal(await channel.sayHello(), 'second');
   assert.deepEqual(channel.changes(), [`${ca} holds no certificate in PEM`]);
 
   await second.stop();
   write('ca.crt', `${localCertificate.cert}${greeterCertificate.cert}`);
   const third = await startPeer(t, replyWith('third'), { tls: localCertificate, port: first.port });
-  await until(() => third.sessions === 1);
+  await until(() => third.sessions === 1 && channel.state === 'READY');
   assert.equal(await channel.sayHello(), 'third');
   assert.deepEqual(channel.changes().at(-1), undefined);
 
