@@ -184,6 +184,26 @@ export function transportContract(name: string, createTransport: (timeouts: Cont
     assert.equal(call.log.filter((line) => line.startsWith('status')).length, 1);
   });
 
+  contract('does not end the requests of a call that it cancels', async (t) => {
+    const ends: string[] = [];
+    const peer = await startPeer(t, (stream) => {
+      // Node tells a reset as an end too, but by then it knows the code.
+      stream.on('end', () => ends.push(stream.rstCode === http2.constants.NGHTTP2_NO_ERROR ? 'end' : 'reset'));
+      stream.on('close', () => ends.push('closed'));
+    });
+    const connection = await connect(t, transport, peer.address);
+    for (const method of [clientStream, bidi]) {
+      const call = startCall(connection, method);
+      call.call.write(Buffer.from('half'), false);
+      await until(() => peer.requests.at(-1)?.body === 'half');
+      call.call.cancel(Code.CANCELLED, 'the client went away');
+      await until(() => ends.includes('closed'));
+      assert.ok(!ends.includes('end'), String(ends));
+      ends.length = 0;
+      peer.requests.length = 0;
+    }
+  });
+
   contract('can be cancelled before the request was written', async (t) => {
     const peer = await startPeer(t, replyWith('pong'));
     const connection = await connect(t, transport, peer.address);

@@ -1,3 +1,5 @@
+import diagnostics from 'node:diagnostics_channel';
+import type { ClientHttp2Stream } from 'node:http2';
 import { isIPv6 } from 'node:net';
 import {
   type CallOptions,
@@ -73,11 +75,29 @@ export function createGrpcJsTransport(options: GrpcJsTransportOptions = {}): Tra
       ? {}
       : { 'grpc.default_authority': options.authority, 'grpc.ssl_target_name_override': hostOf(options.authority) }),
   };
+  diagnostics.unsubscribe(streamCreated, keepOpenWhenCancelled);
+  diagnostics.subscribe(streamCreated, keepOpenWhenCancelled);
   return (endpoint, onState) =>
     new GrpcJsConnection(endpoint, onState, (address, onFailure) => {
       const impatient = new ImpatientCredentials(credentials, silentAcceptTimeoutMs, onFailure);
       return new Client(grpcTarget(address), impatient, clientOptions);
     });
+}
+
+/** https://nodejs.org/docs/latest-v24.x/api/diagnostics_channel.html#http2 */
+const streamCreated = 'http2.client.stream.created';
+
+/**
+ * Node ends the writable side of a stream before it resets it, in a frame of its own, and a server takes what has come so
+ * far for all of a stream of requests: an upload that was cut would count as complete. What is cancelled is only reset.
+ */
+function keepOpenWhenCancelled(message: unknown): void {
+  const { stream } = message as { readonly stream: ClientHttp2Stream };
+  const { _final } = stream;
+  stream._final = (done) => {
+    if (stream.aborted) done();
+    else _final.call(stream, done);
+  };
 }
 
 /** After how long an endpoint none of whose addresses answered is tried from its first address again. */
