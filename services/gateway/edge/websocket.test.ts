@@ -269,6 +269,16 @@ describe('a WebSocket', () => {
     assert.match(await edge.registry.metrics(), /^http_server_open_streams\{form="websocket"\} 0$/m);
   });
 
+  it('that its client closed is counted as cancelled', async () => {
+    await using edge = await startEdge(() => {});
+    await using client = open(edge.port, discussPath);
+    await client.opened();
+    client.socket.close();
+    await until(() => edge.logLines.length === 1, 'the log line');
+    const { code, grpcCode } = JSON.parse(edge.logLines[0] ?? '');
+    assert.deepEqual({ code, grpcCode }, { code: 101, grpcCode: 'CANCELLED' });
+  });
+
   it('is held back by a slow reader, and goes on with it', async () => {
     const title = 'x'.repeat(10_000);
     const total = 3_000;

@@ -11,7 +11,7 @@ import {
 } from '@opentelemetry/api';
 import { Histogram, type Registry } from 'prom-client';
 import type { CallStatus } from '#runtime/call/call.ts';
-import { Code, type CodeName, codeName } from '#runtime/call/status.ts';
+import { Code, type CodeName, codeName, localStatus } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { httpStatusOf } from '../edge/errors.ts';
 import type { StreamForm } from '../edge/open-streams.ts';
@@ -43,6 +43,7 @@ export interface HttpObserver {
 
 /** The client went before its reply: nginx's code, which no reply carries. */
 const clientClosedRequest = 499;
+const clientLeft = localStatus(Code.CANCELLED, 'the client went away', 'maybe');
 const switchingProtocols = 101;
 
 /**
@@ -117,8 +118,9 @@ export function createHttpObserver(options: {
         streamForm: undefined,
       };
       response.once('close', () => {
-        const { status, endpointId, streamForm } = observation;
+        const { endpointId, streamForm } = observation;
         const httpCode = response.writableFinished ? response.statusCode : clientClosedRequest;
+        const status = observation.status ?? (response.writableFinished ? undefined : clientLeft);
         // The end of a WebSocket is no end of a response.
         const code = streamForm === 'websocket' ? switchingProtocols : httpCode;
         const durationMs = performance.now() - startedMs;
