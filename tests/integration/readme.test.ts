@@ -14,6 +14,10 @@ const expected: Readonly<Record<string, RegExp | 'elsewhere'>> = {
     /^\{"message":"Hello world"\}$/,
   "curl -N 'localhost:8080/v1/hello/world/stream?replyCount=3&replyInterval=0.5s'":
     /^(\{"result":\{"message":"Hello world"\}\}\n){3}\{"status":\{"code":0\}\}\n$/,
+  "curl -N -H 'accept: text/event-stream' 'localhost:8080/v1/hello/world/stream?replyCount=3'":
+    /^(data: \{"message":"Hello world"\}\n\n){3}id: end\nevent: status\ndata: \{"code":0\}\n\n$/,
+  [`printf '{"name":"Ada"}\\n{"name":"Grace"}\\n' | curl --data-binary @- -H 'content-type: application/x-ndjson' localhost:8080/v1/hello:collect`]:
+    /^\{"message":"Hello Ada, Grace"\}$/,
   'npm run -s hello -- your_name': /^Greeting: Hello your_name\n$/,
   "printf 'Ada\\nGrace\\n' | npm run -s hello -- --stream bidi": /^Greeting: Hello Ada\nGreeting: Hello Grace\n$/,
   [`grpcurl -plaintext -d '{"name":"world"}' localhost:50051 helloworld.Greeter/SayHello`]:
