@@ -272,6 +272,16 @@ test('ends a queued call at its deadline, unseen', async () => {
   assert.deepEqual([status.code, status.seenByPeer], [Code.DEADLINE_EXCEEDED, 'no']);
 });
 
+test('keeps a call queued whose deadline is further away than a timer reaches', async () => {
+  const { attempts, connections, started } = setUp({}, []);
+  const recorded = startCall(attempts, unary, { deadlineMs: performance.now() + 2 ** 32 });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  connections.push(new ScriptedConnection('late'));
+  attempts.repick();
+  started()[0]?.ends({ code: Code.OK });
+  assert.equal((await recorded.status).code, Code.OK);
+});
+
 test('fails at once when no endpoint can serve, unless the method waits for ready', async () => {
   const failing = localStatus(Code.UNAVAILABLE, 'nobody there', 'no');
   const { attempts, state } = setUp();

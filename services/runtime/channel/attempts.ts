@@ -9,6 +9,8 @@ import type { MethodConfig, RetryPolicy } from './service-config.ts';
 const maxRepicks = 10;
 /** Messages that a call keeps for a further attempt; past it the running attempt is the last. */
 const maxBufferedBytes = 1024 * 1024;
+/** What `setTimeout` takes at most; a longer one would fire at once. */
+const maxTimerMs = 2 ** 31 - 1;
 /** Calls that wait for a ready endpoint at the same time; past it they fail at once. */
 const maxWaitingCalls = 10_000;
 
@@ -343,9 +345,12 @@ class AttemptedCall implements Call {
     this.waiting.add(this);
     clearTimeout(this.timer);
     if (this.deadlineMs === Number.POSITIVE_INFINITY) return;
-    this.timer = setTimeout(() => {
-      this.expired('while it waited for an endpoint to become ready');
-    }, this.deadlineMs - performance.now());
+    this.timer = setTimeout(
+      () => {
+        this.expired('while it waited for an endpoint to become ready');
+      },
+      Math.min(this.deadlineMs - performance.now(), maxTimerMs),
+    );
   }
 
   private expired(when: string): void {
