@@ -2,8 +2,8 @@ import type { Writable } from 'node:stream';
 import type { Caller, CallStart, CallStatus } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import { statusOf } from './errors.ts';
-import type { Encoder, Exchange, RequestSource } from './exchange.ts';
-import type { StreamForm } from './open-streams.ts';
+import type { Exchange } from './exchange.ts';
+import type { Form } from './form.ts';
 
 /** Messages of a stream that may be on their way at once: enough to keep a connection busy, few enough to hold. */
 const streamWindow = 16;
@@ -17,15 +17,12 @@ const streamWindow = 16;
 export function relay(options: {
   readonly caller: Caller;
   readonly start: CallStart;
-  /** The one request, or where they come from. */
-  readonly request: Uint8Array | RequestSource;
-  readonly encoder: Encoder;
+  readonly form: Form;
   readonly exchange: Exchange;
-  /** Undefined for a call with one request and one reply. */
-  readonly streamForm: StreamForm | undefined;
   readonly idleTimeoutMs: number;
 }): void {
-  const { caller, start, request, encoder, exchange, streamForm, idleTimeoutMs } = options;
+  const { caller, start, form, exchange, idleTimeoutMs } = options;
+  const { request, encoder, streamForm } = form;
   const { observation, reply, upgrade } = exchange;
   const source = request instanceof Uint8Array ? undefined : request;
   const outlet: Writable = upgrade?.socket ?? reply.raw;

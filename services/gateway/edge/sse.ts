@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import type { Metadata } from '#runtime/call/call.ts';
 import { Code } from '#runtime/call/status.ts';
 import { httpStatusOf, retryDelayMs } from './errors.ts';
@@ -15,8 +16,8 @@ export function acceptsEvents(accept: string | undefined): boolean {
 }
 
 /** Whether an `EventSource` comes back after the end of its stream, as each does. 204 tells it to stay away. */
-export function comesAfterEnd(lastEventId: string | string[] | undefined): boolean {
-  return lastEventId === endId;
+export function comesAfterEnd(headers: IncomingHttpHeaders): boolean {
+  return headers['last-event-id'] === endId && acceptsEvents(headers.accept);
 }
 
 /**
