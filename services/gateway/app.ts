@@ -10,6 +10,7 @@ import { createEdgeServer } from './edge/server.ts';
 import { createDocumentation } from './openapi/documentation.ts';
 import { addPages } from './openapi/pages.ts';
 import { createPipeline } from './pipeline.ts';
+import { createPolicies } from './policies.ts';
 import { createHttpObserver } from './stages/observe.ts';
 import type { Route } from './transcoding/routes.ts';
 import { createUpstreams, serviceOf } from './upstreams.ts';
@@ -55,6 +56,10 @@ export function createApp(
     ...config,
     descriptors,
     upstreamOf: upstreams.of,
+    policyOf: createPolicies(
+      config.configFile,
+      descriptors.methods.map(({ method }) => method),
+    ),
     passTraceContext: !tracing.enabled,
   });
   const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served) : [];

@@ -8,11 +8,14 @@ import { serviceConfigSchema } from '#runtime/channel/service-config.ts';
 import { parseTarget } from '#runtime/channel/target.ts';
 import { findTlsProblems } from '#runtime/channel/tls-files.ts';
 import { ConfigError, describeIssue, pathInside, strictObject } from '#runtime/process/config.ts';
+import { type AuthProvider, authSchema, policiesSchema, type PolicyConfig } from './policy-schema.ts';
 
 /** What a `GATEWAY_CONFIG` says. */
 export interface ConfigFile {
   /** Undefined where the file names none. */
   readonly upstreams: readonly UpstreamConfig[] | undefined;
+  readonly policies: readonly PolicyConfig[];
+  readonly auth: readonly AuthProvider[];
   /** Where something stands, such as `gateway.yaml:12`: the place of the last of the keys that is there. */
   placeOf(...keys: readonly (string | number)[]): string;
 }
@@ -73,6 +76,8 @@ export function readConfigFile(path: string): ConfigFile {
       ...upstream,
       serviceConfig: given.upstreams?.[index]?.serviceConfig,
     })),
+    policies: read.output.policies,
+    auth: read.output.auth,
     placeOf: (...keys) => placeAt(offsetOf(document, keys)),
   };
 }
@@ -254,6 +259,18 @@ export function configFileSchema(directory: string) {
           }),
           v.description('The gRPC services to call. They take the place of TARGET and SERVICE_CONFIG.'),
         ),
+      ),
+      policies: v.optional(policiesSchema, []),
+      auth: v.optional(
+        v.pipe(
+          authSchema,
+          v.rawCheck(({ dataset, addIssue }) => {
+            if (!dataset.typed) return;
+            const names = dataset.value.map(({ name }, index) => [name, index, 'name'] as const);
+            checkUnique(dataset.value, names, addIssue);
+          }),
+        ),
+        [],
       ),
     }),
     v.title('Configuration of the Tandem gateway'),

@@ -7,7 +7,7 @@ const schema = toJsonSchema(configFileSchema('/'), {
   // What a pipe is in the end: its beginning may take anything, so that messages are our own.
   typeMode: 'output',
   // What JSON Schema has no words for.
-  ignoreActions: ['check', 'raw_check', 'transform'],
+  ignoreActions: ['check', 'raw_check', 'transform', 'raw_transform'],
   overrideSchema({ valibotSchema, jsonSchema }) {
     if (valibotSchema.type !== 'object_with_rest') return undefined;
     const { required = [], ...rest } = jsonSchema;

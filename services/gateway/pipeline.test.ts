@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { ConfigError } from '#runtime/process/config.ts';
 import type { HttpRule } from './descriptors.ts';
 import { createPipeline } from './pipeline.ts';
+import { createPolicies } from './policies.ts';
 import { compileProto, libraryProto } from './testdata/build.ts';
 
 const descriptors = compileProto(libraryProto);
@@ -17,6 +18,10 @@ function pipelineWith(rules: Record<string, HttpRule>) {
   return createPipeline({
     descriptors: { ...descriptors, methods },
     upstreamOf: () => upstream,
+    policyOf: createPolicies(
+      undefined,
+      descriptors.methods.map(({ method }) => method),
+    ),
     streamIdleTimeoutMs: 1,
     streamHeartbeatMs: 1,
     bodyLimitBytes: 1,

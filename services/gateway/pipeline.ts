@@ -8,6 +8,7 @@ import { requestMetadata } from './edge/metadata.ts';
 import { relay } from './edge/relay.ts';
 import { comesAfterEnd } from './edge/sse.ts';
 import { withGoogleTypes } from './google.ts';
+import type { Policy } from './policies.ts';
 import { createRouteTable, type Route, type RouteTable, routesOf } from './transcoding/routes.ts';
 
 /** The service behind the gateway, as its calls see it. */
@@ -38,6 +39,7 @@ export function createPipeline(options: {
   readonly descriptors: Descriptors;
   /** The one that serves the method. */
   readonly upstreamOf: (method: Method) => Upstream;
+  readonly policyOf: (method: Method) => Policy;
   readonly streamIdleTimeoutMs: number;
   /** How often a silent stream shows that it is alive. */
   readonly streamHeartbeatMs: number;
@@ -46,7 +48,13 @@ export function createPipeline(options: {
   /** Whether the client's trace context goes to the upstream as it is: where this process makes no spans. */
   readonly passTraceContext: boolean;
 }): Pipeline {
-  const { descriptors, upstreamOf, streamIdleTimeoutMs: idleTimeoutMs, streamHeartbeatMs: heartbeatMs } = options;
+  const {
+    descriptors,
+    upstreamOf,
+    policyOf,
+    streamIdleTimeoutMs: idleTimeoutMs,
+    streamHeartbeatMs: heartbeatMs,
+  } = options;
   const { bodyLimitBytes: maxLineBytes, passTraceContext } = options;
   const types = withGoogleTypes(descriptors.types);
   const problems: string[] = [];
@@ -67,12 +75,13 @@ export function createPipeline(options: {
     const openForm = createForms(route, types, { heartbeatMs, maxLineBytes });
     const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
+    const { priority } = policyOf(method);
     const caller: Caller = upstream;
 
     return {
       route,
       serve(exchange) {
-        const { headers, requestId, observation, reply } = exchange;
+        const { headers, requestId, observation, reply, identity } = exchange;
         if (method.responseStream && comesAfterEnd(headers)) return void reply.code(204).send();
         const deadlineMs = deadlineOf({
           grpcTimeout: headers['grpc-timeout'] as string | undefined,
@@ -80,12 +89,13 @@ export function createPipeline(options: {
           stream: isStream,
           nowMs: performance.now(),
         });
-        const metadata = requestMetadata(headers, { requestId, passTraceContext });
+        const sent = requestMetadata(headers, { requestId, passTraceContext });
+        const metadata = identity === undefined ? sent : [...sent, ...identity.metadata];
         const start = {
           method,
           metadata,
           deadlineMs,
-          priority: 'high',
+          priority,
           context: observation.context,
           avoid: [],
         } as const;

@@ -10,12 +10,30 @@ import type { ErrorWriter } from './errors.ts';
 import { replyHeaders } from './metadata.ts';
 import type { OpenStreams } from './open-streams.ts';
 
-/** One HTTP request and its reply on their way through the pipeline. */
-export interface Exchange extends RequestParts {
+/** What is known of a request before its body. */
+export interface Visit {
   readonly headers: IncomingHttpHeaders;
+  /** The address of the client. */
+  readonly ip: string;
   readonly reply: FastifyReply;
   readonly requestId: string;
   readonly observation: Observation;
+  /** Who the client is; undefined where nobody asked. */
+  identity: Identity | undefined;
+}
+
+/** The client by its token, once that was found good. */
+export interface Identity {
+  readonly claims: Readonly<Record<string, unknown>>;
+  /** The claims that are passed to the upstream. */
+  readonly metadata: Metadata;
+}
+
+/** Looks at a request before its body is read. Throws or rejects with RpcError to refuse it. */
+export type Guard = (visit: Visit) => Promise<void> | undefined;
+
+/** One HTTP request and its reply on their way through the pipeline. */
+export interface Exchange extends RequestParts, Visit {
   readonly errors: ErrorWriter;
   readonly streams: OpenStreams;
   /** The body of a stream of requests, which is read as it comes; undefined for one without a body. */
@@ -34,6 +52,8 @@ export interface Upgrade {
 /** A route with all that happens to its requests. */
 export interface ServedRoute<R extends HttpRoute = Route> {
   readonly route: R;
+  /** What a request must pass before its body is read. */
+  readonly guard?: Guard | undefined;
   /** Throws RpcError for a request that goes nowhere; otherwise the reply is sent in time. */
   serve(exchange: Exchange): void;
 }

@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import { Code } from '#runtime/call/status.ts';
-import { exchangeRaw, type FakeCall, startEdge, until } from './testing.ts';
+import { closeOf, exchangeRaw, type FakeCall, startEdge, until } from './testing.ts';
 
 const uploadPath = '/library.v1.Library/Upload';
 const discussPath = '/v1/shelves/a:discuss';
@@ -175,7 +175,7 @@ describe('a stream of requests', () => {
     sent.write('{"title":"A"}\n');
     const response = await reply;
     assert.deepEqual([response.statusCode, await text(response)], [400, '{"code":9,"message":"enough"}']);
-    const closed = once(sent, 'close');
+    const closed = closeOf(sent);
     const timer = setInterval(() => sent.write('{"title":"A"}\n'), 20);
     await closed;
     clearInterval(timer);
@@ -205,8 +205,7 @@ describe('a stream of requests', () => {
     const { sent, reply } = upload(edge.port, uploadPath);
     sent.write('{"title":"A"}\n');
     const timer = setInterval(() => sent.write(' '), 20);
-    const response = await reply;
-    clearInterval(timer);
+    const response = await reply.finally(() => clearInterval(timer));
     assert.deepEqual(
       [response.statusCode, await text(response)],
       [504, '{"code":4,"message":"the stream was idle for 200 ms"}'],
@@ -278,7 +277,7 @@ describe('streams both ways', () => {
     client.write(`${head}e\r\n{"title":"A"}\n\r\n`);
     await until(() => received.includes('result'), 'the first reply');
     client.write('zz\r\n');
-    await once(client, 'close');
+    await closeOf(client);
     assert.equal(received.match(/HTTP\/1\.1/g)?.length, 1, received);
     assert.doesNotMatch(received, /status/);
     await until(() => edge.calls[0]?.cancelled !== undefined, 'the cancellation');

@@ -12,7 +12,7 @@ import { type RawBody, takesRawBody } from '../transcoding/http-body.ts';
 import { problemOfTarget } from '../transcoding/request-target.ts';
 import type { HttpRoute, Match, Route, RouteTable } from '../transcoding/routes.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
-import type { ServedRoute, Upgrade } from './exchange.ts';
+import type { ServedRoute, Upgrade, Visit } from './exchange.ts';
 import { ndjsonType } from './ndjson.ts';
 import { createOpenStreams } from './open-streams.ts';
 import { createWebSocketAcceptor, isSameOrigin } from './websocket.ts';
@@ -66,6 +66,7 @@ interface Arrival {
   readonly observation: Observation;
   /** Set where the body is taken as it is, whatever its type. */
   readonly contentType: string | undefined;
+  readonly visit: Visit;
 }
 
 /** What a body that is taken as it is passes for, so that one parser reads it. */
@@ -161,9 +162,19 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   });
 
   app.addHook('onRequest', (request, reply, done) => {
-    const { match, contentType } = arrive(request, reply);
+    const { match, contentType, visit } = arrive(request, reply);
     if (contentType !== undefined) request.headers['content-type'] = rawType;
-    done(match?.served === undefined ? refusalOf(match, request) : problemOf(match.served.route, request));
+    if (match?.served === undefined) return done(refusalOf(match, request));
+    const problem = problemOf(match.served.route, request);
+    if (problem !== undefined) return done(problem);
+    try {
+      const passed = match.served.guard?.(visit);
+      if (passed === undefined) return done();
+      // oxlint-disable-next-line promise/no-callback-in-promise -- an async hook would cost each request a promise
+      passed.then(() => done(), done);
+    } catch (error) {
+      done(error as Error);
+    }
   });
   app.addHook('onSend', (_request, reply, _payload, done) => {
     if (draining) void reply.header('connection', 'close');
@@ -181,7 +192,16 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     replies.set(request.raw.socket, reply.raw);
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
     const isRaw = match?.served !== undefined && isApiRoute(match.served.route) && takesRawBody(match.served.route);
-    const arrival = { match, observation, contentType: isRaw ? (request.headers['content-type'] ?? '') : undefined };
+    const visit: Visit = {
+      headers: request.raw.headers,
+      ip: request.ip,
+      reply,
+      requestId: request.id,
+      observation,
+      identity: undefined,
+    };
+    const contentType = isRaw ? (request.headers['content-type'] ?? '') : undefined;
+    const arrival = { match, observation, contentType, visit };
     arrivals.set(request.raw, arrival);
     reply.raw.once('close', () => {
       // The head of this reply may have promised to keep a connection that now has nowhere to go.
@@ -242,7 +262,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   }
 
   function serve(request: FastifyRequest, reply: FastifyReply): void {
-    const { match, observation } = arrivals.get(request.raw) as Arrival;
+    const { match, visit } = arrivals.get(request.raw) as Arrival;
     if (match?.served === undefined) throw refusalOf(match, request);
     const isUpload = request.body === request.raw;
     if (isUpload) {
@@ -251,15 +271,12 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
       reply.raw.once('close', () => uploads.delete(socket));
     }
     match.served.serve({
+      ...visit,
       segments: match.segments,
       query: queryOf(request.raw.url),
       body: isUpload ? '' : ((request.body as string | RawBody | undefined) ?? ''),
       upload: isUpload ? request.raw : undefined,
       upgrade: upgradeOf(request, reply),
-      headers: request.raw.headers,
-      requestId: request.id,
-      reply,
-      observation,
       errors,
       streams,
     });

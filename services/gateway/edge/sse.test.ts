@@ -164,7 +164,7 @@ describe('a stream of events', () => {
       (call: FakeCall) => {
         const timer = setInterval(() => {
           for (; call.credits > 0 && sent < total; sent++) call.book(title);
-          if (sent < total) return;
+          if (sent < total && call.cancelled === undefined) return;
           clearInterval(timer);
           call.status(Code.OK);
         }, 1);

@@ -125,7 +125,7 @@ describe('a WebSocket', () => {
   it('is a stream of requests with one reply', async () => {
     await using edge = await startEdge((call) => {
       const timer = setInterval(() => {
-        if (!call.requestsEnded) return;
+        if (!call.requestsEnded && call.cancelled === undefined) return;
         clearInterval(timer);
         call.book(call.titles.join());
         call.status(Code.OK);
@@ -287,7 +287,7 @@ describe('a WebSocket', () => {
       (call) => {
         const timer = setInterval(() => {
           for (; call.credits > 0 && sent < total; sent++) call.book(title);
-          if (sent < total) return;
+          if (sent < total && call.cancelled === undefined) return;
           clearInterval(timer);
           call.status(Code.OK);
         }, 1);
