@@ -4,7 +4,7 @@ SHELL := sh
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help run test chaos check format proto schema clean installed-run installed tools
+.PHONY: help run test chaos check format proto schema charts clean installed-run installed tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -32,12 +32,15 @@ check: installed ## types, lint, format, import rules, the contract and what is 
 	tsc --noEmit
 	oxlint --type-aware --deny-warnings
 	biome format .
-	depcruise services tests
+	depcruise helm services tests
 	buf lint
 	@$(BUF_PROTO) -o - | cmp - proto/descriptors.binpb || { echo 'proto/descriptors.binpb is not what the .proto files say: make proto' >&2; exit 1; }
 	@$(BUF_GOOGLE) -o - | cmp - services/gateway/google.binpb || { echo 'services/gateway/google.binpb is not what third_party says: make proto' >&2; exit 1; }
 	@$(BUF_HEALTH) -o - | cmp - services/runtime/server/health.binpb || { echo 'services/runtime/server/health.binpb is not what grpc-health-check says: make proto' >&2; exit 1; }
 	@$(SCHEMA) | cmp - services/gateway/config.schema.json || { echo 'services/gateway/config.schema.json is not what config-file.ts says: make schema' >&2; exit 1; }
+	@for chart in $(CHARTS); do \
+	  $(VALUES_SCHEMA) | cmp - helm/$$chart/values.schema.json && $(CHART_README) | cmp - helm/$$chart/README.md || { \
+	  echo "helm/$$chart is not what values.yaml and helm/values-schema.ts say: make charts" >&2; exit 1; }; done
 
 format: installed ## format the code
 	biome format --write .
@@ -53,8 +56,18 @@ proto: installed ## rebuild the descriptors from the .proto files
 
 SCHEMA := node services/gateway/config-schema.ts | biome format --stdin-file-path=services/gateway/config.schema.json
 
-schema: installed ## rebuild the JSON Schema of the gateway's YAML file
+schema: installed ## rebuild the JSON Schema of the gateway's YAML file, and of the charts' values
 	$(SCHEMA) > services/gateway/config.schema.json
+	@$(MAKE) --no-print-directory charts
+
+CHARTS := greeter gateway
+VALUES_SCHEMA = node helm/values-schema.ts $$chart | biome format --stdin-file-path=helm/$$chart/values.schema.json
+CHART_README = node helm/readme.ts $$chart
+
+charts: installed ## rebuild the charts' READMEs and JSON Schemas
+	@set -e; for chart in $(CHARTS); do \
+	  $(VALUES_SCHEMA) > .values.schema.json && mv .values.schema.json helm/$$chart/values.schema.json; \
+	  $(CHART_README) > .README.md && mv .README.md helm/$$chart/README.md; done
 
 clean: ## remove what was installed
 	rm -rf node_modules
