@@ -1,7 +1,6 @@
 import {
   fromBinary,
   type JsonObject,
-  type JsonValue,
   type Message,
   type Registry,
   toBinary,
@@ -87,7 +86,9 @@ export function createErrorWriter(types: Registry): ErrorWriter {
     statusJson({ code, details, trailers, from }) {
       if (code === Code.OK) return { code };
       const message = from === 'local' ? (localMessages[code] ?? 'internal error') : details;
-      const detailList = detailsOf(trailers).map(detailJson);
+      const detailList = detailsOf(trailers)
+        .filter(({ typeUrl }) => typeUrl !== debugInfoUrl)
+        .map(detailJson);
       return { code, ...(message && { message }), ...(detailList.length > 0 && { details: detailList }) };
     },
     headers(json) {
@@ -98,6 +99,8 @@ export function createErrorWriter(types: Registry): ErrorWriter {
 }
 
 const retryInfoUrl = 'type.googleapis.com/google.rpc.RetryInfo';
+/** Stack traces, which `error_details.proto` has for eyes inside only. */
+const debugInfoUrl = 'type.googleapis.com/google.rpc.DebugInfo';
 
 /** After how long a client may come back, by the `google.rpc.RetryInfo` of a status; undefined where it has none. */
 export function retryDelayMs({ details = [] }: StatusJson): number | undefined {
@@ -116,16 +119,54 @@ function detailsOf(trailers: Metadata): readonly Any[] {
   }
 }
 
-/** An error of HTTP's own, whose status no gRPC code has, such as 405. */
+/** A `google.rpc.RetryInfo`: when to come back. */
+export function retryInfo(delayMs: number): JsonObject {
+  return { '@type': retryInfoUrl, retryDelay: `${delayMs / 1_000}s` };
+}
+
+/** A `google.rpc.ErrorInfo`: what an error of the gateway's own is, in a word for programs. */
+export function errorInfo(reason: string, metadata?: Readonly<Record<string, string>>): JsonObject {
+  return {
+    '@type': 'type.googleapis.com/google.rpc.ErrorInfo',
+    reason,
+    domain: 'gateway.tandem',
+    ...(metadata && { metadata }),
+  };
+}
+
+/** An error with typed details, which are Google's types as JSON. */
+export function errorWith(code: number, message: string, details: readonly JsonObject[]): RpcError {
+  return new RpcError(code, message, { metadata: detailsTrailer(code, message, details) });
+}
+
+/** UNAVAILABLE that asks the client to come back after a delay. */
+export function comeBackLater(message: string, delayMs: number): RpcError {
+  return errorWith(Code.UNAVAILABLE, message, [retryInfo(delayMs)]);
+}
+
+/** An error whose HTTP status no gRPC code has, such as 405, or with headers of its own. */
 export class HttpError extends RpcError {
   readonly httpStatus: number;
   readonly headers: Readonly<Record<string, string>>;
 
-  constructor(httpStatus: number, code: number, details: string, headers: Readonly<Record<string, string>> = {}) {
-    super(code, details);
+  constructor(
+    httpStatus: number,
+    code: number,
+    message: string,
+    headers: Readonly<Record<string, string>> = {},
+    details: readonly JsonObject[] = [],
+  ) {
+    super(code, message, { metadata: detailsTrailer(code, message, details) });
     this.httpStatus = httpStatus;
     this.headers = headers;
   }
+}
+
+function detailsTrailer(code: number, message: string, details: readonly JsonObject[]): Metadata {
+  if (details.length === 0) return [];
+  const status: JsonObject = { code, message, details: [...details] };
+  const bytes = toBinary(statusSchema, fromJson(statusSchema, status, { registry: google }));
+  return [['grpc-status-details-bin', bytes]];
 }
 
 /** The status of an error. What is no `RpcError` is a fault of this process: INTERNAL, with words for the log only. */
@@ -135,17 +176,4 @@ export function statusOf(error: unknown): CallStatus {
   }
   const details = error instanceof Error ? error.message : String(error);
   return { code: Code.INTERNAL, details, trailers: [], from: 'local', seenByPeer: 'no' };
-}
-
-/** UNAVAILABLE that asks the client to come back after a delay. */
-export function comeBackLater(message: string, delayMs: number): RpcError {
-  const retryInfo: JsonValue = { '@type': retryInfoUrl, retryDelay: `${delayMs / 1_000}s` };
-  const status = fromJson(
-    statusSchema,
-    { code: Code.UNAVAILABLE, message, details: [retryInfo] },
-    { registry: google },
-  );
-  return new RpcError(Code.UNAVAILABLE, message, {
-    metadata: [['grpc-status-details-bin', toBinary(statusSchema, status)]],
-  });
 }

@@ -294,7 +294,15 @@ describe('the number of open streams', () => {
     const refused = await watch();
     assert.deepEqual(
       [refused.status, refused.headers.get('retry-after'), await refused.json()],
-      [503, '1', { code: 8, message: '2 streams are open, the most that this gateway takes' }],
+      [
+        503,
+        '1',
+        {
+          code: 8,
+          message: '2 streams are open, the most that this gateway takes',
+          details: [{ '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '1s' }],
+        },
+      ],
     );
     assert.equal(edge.calls.length, 2);
     edge.calls[0]?.status(Code.OK);

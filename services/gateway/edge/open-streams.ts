@@ -1,7 +1,7 @@
 import { Gauge, type Registry } from 'prom-client';
 import type { CallStatus } from '#runtime/call/call.ts';
 import { Code } from '#runtime/call/status.ts';
-import { comeBackLater, HttpError, statusOf } from './errors.ts';
+import { comeBackLater, HttpError, retryInfo, statusOf } from './errors.ts';
 
 /** When a stream that was told to leave may come back: the next gateway serves already, but they must not come all at once. */
 const comeBackAfterMs = { min: 500, max: 2_500 } as const;
@@ -51,7 +51,7 @@ export function createOpenStreams(options: { readonly maxStreams: number; readon
     refuseIfFull() {
       if (stops.size < maxStreams) return;
       const message = `${maxStreams} streams are open, the most that this gateway takes`;
-      throw new HttpError(503, Code.RESOURCE_EXHAUSTED, message, { 'retry-after': '1' });
+      throw new HttpError(503, Code.RESOURCE_EXHAUSTED, message, {}, [retryInfo(1_000)]);
     },
     add(form, stop) {
       stops.add(stop);

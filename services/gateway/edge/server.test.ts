@@ -160,13 +160,18 @@ describe('an error of the upstream', () => {
     assert.equal((await fetch(edge.url + bookPath)).status, 500);
   });
 
-  it('keeps its details, and says when to come back', async () => {
+  it('keeps its details but for stack traces, and says when to come back', async () => {
     const details = [
       { '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '1.500s' },
       { '@type': 'type.googleapis.com/google.rpc.ErrorInfo', reason: 'QUOTA', domain: 'x', metadata: { a: 'b' } },
       { '@type': 'type.googleapis.com/library.v1.Book', title: 'T' },
     ];
-    const known = encodeStatus(details);
+    const trace = {
+      '@type': 'type.googleapis.com/google.rpc.DebugInfo',
+      stackEntries: ['at /srv/secret.ts'],
+      detail: 'secret',
+    };
+    const known = encodeStatus([...details, trace]);
     await using edge = await startEdge((call) =>
       call.status(Code.RESOURCE_EXHAUSTED, { details: 'slower', trailers: [['grpc-status-details-bin', known]] }),
     );

@@ -306,8 +306,13 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     linger(request.raw, reply.raw);
     void reply.removeHeader('connection'); // Fastify would close at once.
     const { httpStatus, headers } =
-      error instanceof HttpError ? error : { httpStatus: httpStatusOf(status.code), headers: errors.headers(json) };
-    void reply.code(httpStatus).headers(headers).type('application/json').send(JSON.stringify(json));
+      error instanceof HttpError ? error : { httpStatus: httpStatusOf(status.code), headers: {} };
+    void reply
+      .code(httpStatus)
+      .headers(errors.headers(json))
+      .headers(headers)
+      .type('application/json')
+      .send(JSON.stringify(json));
   }
 
   /** What is no HTTP, or came too slowly, has no request to answer. */
