@@ -57,6 +57,6 @@ COPY --chown=65532:65532 proto proto
 COPY --chown=65532:65532 services services
 USER 65532:65532
 ARG PROGRAM
-ENV PROGRAM=$PROGRAM DRAIN_DELAY=0s DRAIN_GRACE=1s
+ENV PROGRAM=$PROGRAM
 EXPOSE 8080 9090 9229 50051
 ENTRYPOINT ["/bin/sh", "-c", "exec node --watch --watch-preserve-output $NODE_INSPECT services/$PROGRAM/main.ts"]
