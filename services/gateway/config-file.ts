@@ -6,8 +6,8 @@ import type { Document } from 'yaml';
 import type { ChannelTls } from '#runtime/channel/channel.ts';
 import { serviceConfigSchema } from '#runtime/channel/service-config.ts';
 import { parseTarget } from '#runtime/channel/target.ts';
-import { findTlsProblems } from '#runtime/channel/tls-files.ts';
 import { ConfigError, describeIssue, pathInside, strictObject } from '#runtime/process/config.ts';
+import { findTlsProblems } from '#runtime/process/tls-files.ts';
 import { type AuthProvider, authSchema, policiesSchema, type PolicyConfig } from './policy-schema.ts';
 
 /** What a `GATEWAY_CONFIG` says. */

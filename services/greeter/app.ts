@@ -4,7 +4,7 @@ import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
 import { createServer } from '#runtime/server/server.ts';
-import type { GreeterConfig } from './config.ts';
+import { type GreeterConfig, tlsOf } from './config.ts';
 import { createFaults } from './faults.ts';
 import { greeter } from './greeter.ts';
 
@@ -17,6 +17,7 @@ export function createApp(config: GreeterConfig, log: Logger): { readonly progra
   const admin = createAdmin({ host: config.host, port: config.adminPort, registry, routes: faults?.routes ?? {}, log });
   const server = createServer({
     ...config,
+    tls: tlsOf(config),
     descriptors: readFileSync(descriptors),
     services: { 'helloworld.Greeter': faults?.wrap(greeter) ?? greeter },
     registry,

@@ -72,6 +72,15 @@ for (const { program, env, args, problems } of cases) {
   });
 }
 
+test('files of TLS that are missing or unreadable stop a greeter', async () => {
+  const env = { TLS_CERT: '/nowhere/tls.crt', TLS_CLIENT_CA: projectFile('package.json') };
+  const { code, stderr } = await runProgramFile('services/greeter/main.ts', [], { env });
+  assert.equal(code, 1);
+  assert.match(stderr, /TLS_KEY is required: other files of TLS are named/);
+  assert.match(stderr, /TLS_CERT: \/nowhere\/tls\.crt cannot be read: ENOENT/);
+  assert.match(stderr, /TLS_CLIENT_CA: .*package\.json holds no certificate in PEM/);
+});
+
 test('a target in a cluster stops a gateway that is in none', async () => {
   const args = ['--target', 'kubernetes:///greeter:grpc'];
   const { code, stderr } = await runProgramFile('services/gateway/main.ts', args);

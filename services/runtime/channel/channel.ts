@@ -1,4 +1,5 @@
 import type { Caller, Connection, ConnectionState, Transport } from '../call/call.ts';
+import type { TlsFiles } from '../process/tls-files.ts';
 import { createAttempts } from './attempts.ts';
 import { createBudget } from './budget.ts';
 import { createConnectionGroups } from './connection-group.ts';
@@ -10,7 +11,6 @@ import { createPriority } from './priority.ts';
 import type { KubernetesAccess } from './resolver/kubernetes.ts';
 import { type LoadBalancingConfig, methodConfig, parseServiceConfig, type ServiceConfig } from './service-config.ts';
 import { parseTarget } from './target.ts';
-import type { TlsFiles } from './tls-files.ts';
 import { createGrpcJsTransport } from './transport/grpc-js.ts';
 import { createTlsCredentials } from './transport/tls.ts';
 

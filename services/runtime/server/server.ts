@@ -1,17 +1,19 @@
 import { once } from 'node:events';
 import type { ServerHttp2Session } from 'node:http2';
-import { type AddressInfo, createServer as createListener } from 'node:net';
+import { type AddressInfo, createServer as createListener, type Socket } from 'node:net';
 import { promisify } from 'node:util';
 import * as grpc from '@grpc/grpc-js';
 import { loadFileDescriptorSetFromBuffer } from '@grpc/proto-loader';
 import type { Registry } from 'prom-client';
 import { Code } from '../call/status.ts';
 import type { Logger } from '../process/log.ts';
+import type { TlsFiles } from '../process/tls-files.ts';
 import { adaptHandlers, type Handlers } from './handler.ts';
 import { createHealth } from './health.ts';
 import { type CallCounters, createObserver } from './observe.ts';
 import { addReflection } from './reflection.ts';
 import { createSessions } from './sessions.ts';
+import { createTlsListener } from './tls-listener.ts';
 
 /** How long `force()` lets the last statuses reach their clients before it closes the connections. */
 const forceFlushMs = 250;
@@ -24,6 +26,8 @@ export interface ServerOptions {
   readonly host: string;
   /** 0 for any free one. */
   readonly port: number;
+  /** PEM files: TLS with `cert` and `key`, and with `ca` mutual TLS. Read again when they change. Defaults to plaintext. */
+  readonly tls?: TlsFiles | undefined;
   /** Told to each client as `served-by`. */
   readonly podName: string;
   readonly registry: Registry;
@@ -59,7 +63,7 @@ export interface Server {
   counters(): Record<string, CallCounters>;
 }
 
-/** Throws if a service is not in the descriptors, or one of its methods has no handler. */
+/** Throws if a service is not in the descriptors, one of its methods has no handler, or TLS files cannot be used. */
 export function createServer(options: ServerOptions): Server {
   const { podName, log, maxMessageBytes = 4 * 1024 * 1024 } = options;
   const names = Object.keys(options.services);
@@ -83,10 +87,14 @@ export function createServer(options: ServerOptions): Server {
   // A listener of our own: its errors say what is wrong, and force() can close connections. grpc-js's forceShutdown()
   // (1.14) forgets them where channelz is off.
   const connections = server.createConnectionInjector(grpc.ServerCredentials.createInsecure());
-  const listener = createListener((socket) => {
-    sessions.adopt(socket);
-    connections.injectConnection(socket);
-  });
+  const inject = (socket: Socket) => connections.injectConnection(socket);
+  const listener =
+    options.tls === undefined
+      ? createListener((socket) => {
+          sessions.adopt(socket);
+          inject(socket);
+        })
+      : createTlsListener(options.tls, log, inject);
   const addService = (definition: grpc.ServiceDefinition, implementation: grpc.UntypedServiceImplementation) => {
     server.addService(definition, implementation);
     paths.push(...Object.values(definition).map(({ path }) => path));

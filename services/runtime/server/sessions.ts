@@ -12,7 +12,10 @@ const writeGoaway = Symbol('writeGoaway');
 
 /** The HTTP/2 sessions of a server, sent away in an order in which no call is lost. */
 export interface Sessions {
-  /** To be called for each socket before it becomes a session. */
+  /**
+   * To be called for each socket before it becomes a session. Not for one of TLS: behind Node's back two writes at a time
+   * would end the process. Its session closes as grpc-js does it, which a client may have to answer with another try.
+   */
   adopt(socket: Socket): void;
   /** To be called for each call: a session counts from its first one. Undefined: it is gone already. */
   add(session: ServerHttp2Session | undefined): void;

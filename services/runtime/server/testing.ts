@@ -21,7 +21,11 @@ export interface TestServer extends AsyncDisposable {
   /** What was logged, parsed. */
   readonly log: Record<string, unknown>[];
   /** Further clients have a connection of their own. */
-  connect(definition?: grpc.ServiceDefinition, options?: grpc.ChannelOptions): TestClient;
+  connect(
+    definition?: grpc.ServiceDefinition,
+    options?: grpc.ChannelOptions,
+    credentials?: grpc.ChannelCredentials,
+  ): TestClient;
   readonly client: TestClient;
 }
 
@@ -52,9 +56,13 @@ export async function startServer(handlers: Handlers, options: Partial<ServerOpt
   });
   const port = await server.start();
   const clients: grpc.Client[] = [];
-  const connect = (definition = greeterDefinition, channelOptions: grpc.ChannelOptions = {}) => {
+  const connect = (
+    definition = greeterDefinition,
+    channelOptions: grpc.ChannelOptions = {},
+    credentials = grpc.credentials.createInsecure(),
+  ) => {
     const Client = grpc.makeGenericClientConstructor(definition, '');
-    const client = new Client(`127.0.0.1:${port}`, grpc.credentials.createInsecure(), {
+    const client = new Client(`127.0.0.1:${port}`, credentials, {
       'grpc.use_local_subchannel_pool': 1,
       'grpc.enable_retries': 0,
       ...channelOptions,

@@ -8,12 +8,12 @@ import { type TestContext, test } from 'node:test';
 import tls from 'node:tls';
 import type { Method } from '../../call/call.ts';
 import { invokeUnary } from '../../call/invoke.ts';
+import { findTlsProblems, type TlsFiles } from '../../process/tls-files.ts';
 import { createChannel } from '../channel.ts';
 import type { ChannelEvent } from '../events.ts';
 import { greeterCertificate, localCertificate } from '../testing/certificates.ts';
 import { replyWith, startPeer } from '../testing/http2-peer.ts';
 import { until } from '../testing/until.ts';
-import { findTlsProblems, type TlsFiles } from '../tls-files.ts';
 import { createGrpcJsTransport } from './grpc-js.ts';
 import { createTlsCredentials } from './tls.ts';
 

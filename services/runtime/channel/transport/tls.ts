@@ -1,7 +1,7 @@
 import { isIP, type Socket } from 'node:net';
 import tls from 'node:tls';
 import { ChannelCredentials, credentials as grpcCredentials } from '@grpc/grpc-js';
-import { readTlsFiles, type TlsFiles, versionOfTlsFiles } from '../tls-files.ts';
+import { followTlsFiles, type TlsFiles, type TlsPems } from '../../process/tls-files.ts';
 import { hostOf } from './grpc-js.ts';
 
 /**
@@ -19,17 +19,15 @@ export function createTlsCredentials(
 }
 
 class TlsCredentials extends ChannelCredentials {
-  private readonly files: TlsFiles;
-  private readonly onChange: (error: Error | undefined) => void;
-  private context: tls.SecureContext;
-  private version: string;
+  private context: tls.SecureContext | undefined;
+  private readonly refresh: () => void;
 
   constructor(files: TlsFiles, onChange: (error: Error | undefined) => void) {
     super();
-    this.files = files;
-    this.onChange = onChange;
-    this.version = versionOfTlsFiles(files);
-    this.context = readTlsFiles(files);
+    const use = (pems: TlsPems) => {
+      this.context = tls.createSecureContext(pems);
+    };
+    this.refresh = followTlsFiles(files, use, onChange);
   }
 
   override _isSecure(): boolean {
@@ -48,11 +46,12 @@ class TlsCredentials extends ChannelCredentials {
     return {
       connect: (socket) =>
         new Promise((resolve, reject) => {
+          this.refresh();
           const secure: Socket = tls.connect({
             socket,
             host,
             servername: isIP(host) === 0 ? host : '',
-            secureContext: this.latestContext(),
+            secureContext: this.context,
             ALPNProtocols: ['h2'],
           });
           secure.once('secureConnect', () => resolve({ socket: secure, secure: true }));
@@ -62,19 +61,5 @@ class TlsCredentials extends ChannelCredentials {
       getCallCredentials: () => callCredentials ?? grpcCredentials.createEmpty(),
       destroy() {},
     };
-  }
-
-  private latestContext(): tls.SecureContext {
-    const version = versionOfTlsFiles(this.files);
-    if (version === this.version) return this.context;
-    this.version = version;
-    let failure: Error | undefined;
-    try {
-      this.context = readTlsFiles(this.files);
-    } catch (error) {
-      failure = error as Error;
-    }
-    this.onChange(failure);
-    return this.context;
   }
 }

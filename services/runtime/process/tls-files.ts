@@ -1,14 +1,21 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import { createSecureContext, type SecureContext } from 'node:tls';
+import { createSecureContext } from 'node:tls';
 
 /** PEM files. */
 export interface TlsFiles {
-  /** The authorities that a server's certificate may come from. Defaults to those that Node knows. */
+  /** The authorities that the peer's certificate may come from. Defaults to those that Node knows. */
   readonly ca?: string | undefined;
-  /** The certificate chain that servers are shown, for mutual TLS; not without `key`. Defaults to none. */
+  /** The certificate chain that the peer is shown; not without `key`. Defaults to none. */
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
+}
+
+/** What the files hold. */
+export interface TlsPems {
+  readonly ca: Buffer | undefined;
+  readonly cert: Buffer | undefined;
+  readonly key: Buffer | undefined;
 }
 
 /** What is wrong with which of the files. */
@@ -22,15 +29,41 @@ export function findTlsProblems(files: TlsFiles): readonly TlsProblem[] {
   return readTls(files).problems;
 }
 
-/** What connections are made secure with. Throws an `Error` if the files cannot be used. */
-export function readTlsFiles(files: TlsFiles): SecureContext {
-  const { context, problems } = readTls(files);
-  if (context === undefined) throw new Error(problems.map(({ message }) => message).join('; '));
-  return context;
+/**
+ * Hands over what the files hold, at once and whenever the returned function is called and they have changed. Files that
+ * have changed and cannot be used, such as a certificate whose key is yet to be written, are not handed over. `onChange`
+ * hears of each change, with what was wrong if something was.
+ *
+ * @throws Error if the files cannot be used at first.
+ */
+export function followTlsFiles(
+  files: TlsFiles,
+  use: (pems: TlsPems) => void,
+  onChange: (error: Error | undefined) => void,
+): () => void {
+  let version = versionOfTlsFiles(files);
+  use(readTlsFiles(files));
+  return () => {
+    const latest = versionOfTlsFiles(files);
+    if (latest === version) return;
+    version = latest;
+    try {
+      use(readTlsFiles(files));
+      onChange(undefined);
+    } catch (error) {
+      onChange(error as Error);
+    }
+  };
+}
+
+function readTlsFiles(files: TlsFiles): TlsPems {
+  const { pems, problems } = readTls(files);
+  if (pems === undefined) throw new Error(problems.map(({ message }) => message).join('; '));
+  return pems;
 }
 
 /** Names the problem where OpenSSL would have words of its own, or none: it takes anything for a list of authorities. */
-function readTls(files: TlsFiles): { readonly context?: SecureContext; readonly problems: TlsProblem[] } {
+function readTls(files: TlsFiles): { readonly pems?: TlsPems; readonly problems: TlsProblem[] } {
   const problems: TlsProblem[] = [];
   const parse = <T>(file: keyof TlsFiles, what: string, read: (pem: Buffer) => T) => {
     const path = files[file];
@@ -57,7 +90,9 @@ function readTls(files: TlsFiles): { readonly context?: SecureContext; readonly 
   }
   if (problems.length > 0) return { problems };
   try {
-    return { context: createSecureContext({ ca: ca?.pem, cert: cert?.pem, key: key?.pem }), problems };
+    const pems = { ca: ca?.pem, cert: cert?.pem, key: key?.pem };
+    createSecureContext(pems);
+    return { pems, problems };
   } catch (error) {
     const file = cert === undefined ? 'ca' : 'cert';
     return { problems: [{ file, message: `${files[file]} cannot be used: ${(error as Error).message}` }] };
@@ -65,7 +100,7 @@ function readTls(files: TlsFiles): { readonly context?: SecureContext; readonly 
 }
 
 /** Changes when one of the files does, those that Kubernetes replaces by a symbolic link included. */
-export function versionOfTlsFiles(files: TlsFiles): string {
+function versionOfTlsFiles(files: TlsFiles): string {
   return [files.ca, files.cert, files.key]
     .filter((path) => path !== undefined)
     .map((path) => {
