@@ -6,6 +6,7 @@ import { createMetrics } from '#runtime/process/metrics.ts';
 import { type GatewayConfig, upstreamsOf } from './config.ts';
 import { readDescriptors } from './descriptors.ts';
 import { createErrorWriter } from './edge/errors.ts';
+import { createMetadataRules, defaultPassedNames } from './edge/metadata.ts';
 import { createEdgeServer } from './edge/server.ts';
 import { createDocumentation } from './openapi/documentation.ts';
 import { addPages } from './openapi/pages.ts';
@@ -60,13 +61,17 @@ export function createApp(
       config.configFile,
       descriptors.methods.map(({ method }) => method),
     ),
-    passTraceContext: !tracing.enabled,
   });
   const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served) : [];
   const server = createEdgeServer({
     ...config,
     routes: addPages(routes, pages),
     errors: createErrorWriter(descriptors.types),
+    metadata: createMetadataRules({
+      passed: config.configFile?.metadata ?? defaultPassedNames,
+      claimKeys: config.configFile?.auth.flatMap(({ claims }) => Object.values(claims)) ?? [],
+      passTraceContext: !tracing.enabled,
+    }),
     observer,
     registry,
     log,

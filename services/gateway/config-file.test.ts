@@ -72,8 +72,8 @@ const mistakes: [what: string, yaml: string, problems: string[]][] = [
   ['an unknown tag', 'upstreams: !secret x\n', ['1: Unresolved tag: !secret']],
   [
     'unknown fields',
-    'caches: []\n\ncors: {}\n',
-    ['1: caches is not a field of the configuration', '3: cors is not a field of the configuration'],
+    'caches: []\n\ncros: {}\n',
+    ['1: caches is not a field of the configuration', '3: cros is not a field of the configuration'],
   ],
   ['a prototype', '\n__proto__: {}', ['2: __proto__ is not a field of the configuration']],
   [

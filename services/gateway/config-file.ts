@@ -8,6 +8,8 @@ import { serviceConfigSchema } from '#runtime/channel/service-config.ts';
 import { parseTarget } from '#runtime/channel/target.ts';
 import { ConfigError, describeIssue, pathInside, strictObject } from '#runtime/process/config.ts';
 import { findTlsProblems } from '#runtime/process/tls-files.ts';
+import { type CorsConfig, corsSchema, metadataSchema } from './edge-schema.ts';
+import type { PassedNames } from './edge/metadata.ts';
 import { type AuthProvider, authSchema, policiesSchema, type PolicyConfig } from './policy-schema.ts';
 
 /** What a `GATEWAY_CONFIG` says. */
@@ -16,6 +18,10 @@ export interface ConfigFile {
   readonly upstreams: readonly UpstreamConfig[] | undefined;
   readonly policies: readonly PolicyConfig[];
   readonly auth: readonly AuthProvider[];
+  /** Undefined: no page of another origin may call. */
+  readonly cors: CorsConfig | undefined;
+  /** What is passed on under its own name. */
+  readonly metadata: PassedNames;
   /** Where something stands, such as `gateway.yaml:12`: the place of the last of the keys that is there. */
   placeOf(...keys: readonly (string | number)[]): string;
 }
@@ -78,6 +84,8 @@ export function readConfigFile(path: string): ConfigFile {
     })),
     policies: read.output.policies,
     auth: read.output.auth,
+    cors: read.output.cors,
+    metadata: read.output.metadata,
     placeOf: (...keys) => placeAt(offsetOf(document, keys)),
   };
 }
@@ -272,6 +280,19 @@ export function configFileSchema(directory: string) {
         ),
         [],
       ),
+      cors: v.optional(corsSchema),
+      metadata: v.optional(metadataSchema, {}),
+    }),
+    v.rawCheck(({ dataset, addIssue }) => {
+      if (!dataset.typed) return;
+      const { auth, metadata } = dataset.value;
+      for (const [index, { claims }] of auth.entries()) {
+        for (const [claim, key] of Object.entries(claims)) {
+          if (!metadata.request.includes(key)) continue;
+          const message = 'must not be a header of clients that metadata.request passes on';
+          addIssue({ message, path: pathInside(dataset.value, 'auth', index, 'claims', claim) });
+        }
+      }
     }),
     v.title('Configuration of the Tandem gateway'),
     v.description('What GATEWAY_CONFIG names. The rest is environment variables and flags: docs/configuration.md.'),

@@ -25,7 +25,6 @@ function pipelineWith(rules: Record<string, HttpRule>) {
     streamIdleTimeoutMs: 1,
     streamHeartbeatMs: 1,
     bodyLimitBytes: 1,
-    passTraceContext: false,
   });
 }
 

@@ -4,7 +4,6 @@ import type { Descriptors } from './descriptors.ts';
 import { deadlineOf } from './edge/deadline.ts';
 import type { ServedRoute } from './edge/exchange.ts';
 import { createForms } from './edge/form.ts';
-import { requestMetadata } from './edge/metadata.ts';
 import { relay } from './edge/relay.ts';
 import { comesAfterEnd } from './edge/sse.ts';
 import { withGoogleTypes } from './google.ts';
@@ -45,8 +44,6 @@ export function createPipeline(options: {
   readonly streamHeartbeatMs: number;
   /** The longest message of a stream of requests. */
   readonly bodyLimitBytes: number;
-  /** Whether the client's trace context goes to the upstream as it is: where this process makes no spans. */
-  readonly passTraceContext: boolean;
 }): Pipeline {
   const {
     descriptors,
@@ -55,7 +52,7 @@ export function createPipeline(options: {
     streamIdleTimeoutMs: idleTimeoutMs,
     streamHeartbeatMs: heartbeatMs,
   } = options;
-  const { bodyLimitBytes: maxLineBytes, passTraceContext } = options;
+  const { bodyLimitBytes: maxLineBytes } = options;
   const types = withGoogleTypes(descriptors.types);
   const problems: string[] = [];
   const served: ServedRoute[] = [];
@@ -89,7 +86,7 @@ export function createPipeline(options: {
           stream: isStream,
           nowMs: performance.now(),
         });
-        const sent = requestMetadata(headers, { requestId, passTraceContext });
+        const sent = exchange.metadata.ofRequest(headers, requestId);
         const metadata = identity === undefined ? sent : [...sent, ...identity.metadata];
         const start = {
           method,

@@ -1,10 +1,11 @@
 import * as v from 'valibot';
 import { durationMs, strictObject } from '#runtime/process/config.ts';
+import { problemOfKey } from './edge/metadata.ts';
 
 const text = v.pipe(v.string('must be text'), v.nonEmpty('must not be empty'));
 
 /** A duration such as `5s`, as milliseconds. */
-const duration = (limits: { readonly min: number; readonly max: number }, description: string) =>
+export const duration = (limits: { readonly min: number; readonly max: number }, description: string) =>
   v.pipe(
     v.string('must be a duration such as 250ms, 5s or 1m'),
     v.regex(/^(0|\d+(\.\d+)?(ms|s|m|h))$/, 'must be a duration such as 250ms, 5s or 1m'),
@@ -116,7 +117,11 @@ export const policiesSchema = v.pipe(
 );
 
 const authProviderSchema = strictObject({
-  name: v.pipe(text, v.description('Its name in policies.')),
+  name: v.pipe(
+    text,
+    v.regex(/^[0-9A-Za-z_.-]+$/, 'must be of letters, digits, _ . and -'),
+    v.description('Its name in policies.'),
+  ),
   issuer: v.pipe(text, v.description('The `iss` that its tokens must have.')),
   audiences: v.pipe(
     v.array(text, 'must be a list'),
@@ -148,8 +153,20 @@ const authProviderSchema = strictObject({
   ),
   claims: v.optional(
     v.pipe(
-      v.record(text, v.pipe(text, v.regex(/^[0-9a-z_.-]+$/, 'must be a metadata key of 0-9 a-z _ . -'))),
-      v.description('Claims that are passed to the upstream, and the metadata keys that they have there.'),
+      v.record(
+        text,
+        v.pipe(
+          text,
+          v.regex(/^[0-9a-z_.-]+$/, 'must be a metadata key of 0-9 a-z _ . -'),
+          v.rawCheck(({ dataset, addIssue }) => {
+            const message = dataset.typed && !dataset.issues ? problemOfKey(dataset.value) : undefined;
+            if (message !== undefined) addIssue({ message });
+          }),
+        ),
+      ),
+      v.description(
+        'Claims that are passed to the upstream, and the metadata keys that they have there, which no client can set. Text beyond ASCII needs a key that ends in -bin; what is no text is passed as JSON.',
+      ),
     ),
     {},
   ),

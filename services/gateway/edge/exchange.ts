@@ -7,7 +7,7 @@ import type { Observation } from '../stages/observe.ts';
 import type { RequestParts } from '../transcoding/bind.ts';
 import type { HttpRoute, Route } from '../transcoding/routes.ts';
 import type { ErrorWriter } from './errors.ts';
-import { replyHeaders } from './metadata.ts';
+import type { MetadataRules } from './metadata.ts';
 import type { OpenStreams } from './open-streams.ts';
 
 /** What is known of a request before its body. */
@@ -35,6 +35,7 @@ export type Guard = (visit: Visit) => Promise<void> | undefined;
 /** One HTTP request and its reply on their way through the pipeline. */
 export interface Exchange extends RequestParts, Visit {
   readonly errors: ErrorWriter;
+  readonly metadata: MetadataRules;
   readonly streams: OpenStreams;
   /** The body of a stream of requests, which is read as it comes; undefined for one without a body. */
   readonly upload: IncomingMessage | undefined;
@@ -92,11 +93,12 @@ export function sendStatus(exchange: Exchange, status: CallStatus, httpStatus: n
 }
 
 /** Sends the head of a reply whose body is a stream. */
-export function beginStream({ reply }: Exchange, metadata: Metadata, contentType: string): void {
+export function beginStream(exchange: Exchange, metadata: Metadata, contentType: string): void {
+  const { reply } = exchange;
   reply.hijack();
   reply.raw.writeHead(200, {
     ...(reply.getHeaders() as OutgoingHttpHeaders),
-    ...replyHeaders(metadata),
+    ...exchange.metadata.ofReply(metadata),
     'content-type': contentType,
     'cache-control': 'no-store',
     'x-accel-buffering': 'no', // nginx would hold it back

@@ -3,10 +3,14 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { describe, it } from 'node:test';
 import type { Metadata } from '#runtime/call/call.ts';
 import { violationsOf } from '../transcoding/testing.ts';
-import { replyHeaders, requestMetadata } from './metadata.ts';
+import { createMetadataRules, defaultPassedNames, type PassedNames } from './metadata.ts';
 
-function read(headers: IncomingHttpHeaders, passTraceContext = false): Metadata {
-  return requestMetadata(headers, { requestId: 'r', passTraceContext }).slice(1);
+function rules(options: { passed?: PassedNames; claimKeys?: readonly string[]; passTraceContext?: boolean } = {}) {
+  return createMetadataRules({ passed: defaultPassedNames, claimKeys: [], passTraceContext: false, ...options });
+}
+
+function read(headers: IncomingHttpHeaders, options?: Parameters<typeof rules>[0]): Metadata {
+  return rules(options).ofRequest(headers, 'r').slice(1);
 }
 
 const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
@@ -57,8 +61,29 @@ describe('metadata of a request', () => {
 
   it('has the trace context where this process makes no spans', () => {
     const headers = { traceparent, tracestate: 'a=b', baggage: 'c=d' };
-    assert.deepEqual(read(headers, true), Object.entries(headers));
-    assert.deepEqual(read(headers, false), []);
+    assert.deepEqual(read(headers, { passTraceContext: true }), Object.entries(headers));
+    assert.deepEqual(read(headers), []);
+  });
+
+  it('has under their own names what it is told to pass on, and nothing else', () => {
+    const passed = { request: ['x-api-key'], reply: [] };
+    assert.deepEqual(read({ 'x-api-key': 'k', authorization: 'x', 'grpc-metadata-a': '1' }, { passed }), [
+      ['x-api-key', 'k'],
+      ['a', '1'],
+    ]);
+    for (const key of ['x-api-key', 'authorization']) {
+      assert.deepEqual(
+        violationsOf(() => read({ [`grpc-metadata-${key}`]: 'x' }, { passed })),
+        [`grpc-metadata-${key}: is reserved`],
+      );
+    }
+  });
+
+  it('may not have what stands for a claim', () => {
+    assert.deepEqual(
+      violationsOf(() => read({ 'grpc-metadata-x-user-id': 'root' }, { claimKeys: ['x-user-id'] })),
+      ['grpc-metadata-x-user-id: is reserved'],
+    );
   });
 
   const reserved =
@@ -91,7 +116,7 @@ describe('metadata of a request', () => {
 describe('headers of a reply', () => {
   it('have the prefix, but for those that are allowed by name', () => {
     assert.deepEqual(
-      replyHeaders([
+      rules().ofReply([
         ['served-by', 'a'],
         ['x-cost', '1'],
         ['x-cost', '2'],
@@ -99,6 +124,22 @@ describe('headers of a reply', () => {
       ]),
       { 'served-by': 'a', 'grpc-metadata-x-cost': ['1', '2'], 'grpc-metadata-x-bin': 'AP8=' },
     );
+  });
+
+  it('have under their own names what is told so, as HTTP can carry it', () => {
+    const passed = { request: [], reply: ['set-cookie', 'x-bin'] };
+    const metadata: Metadata = [
+      ['set-cookie', 'a=1'],
+      ['set-cookie', 'b=2'],
+      ['set-cookie', 'c=3\r\nx: y'],
+      ['x-bin', Uint8Array.of(0, 255)],
+      ['served-by', 'a'],
+    ];
+    assert.deepEqual(rules({ passed }).ofReply(metadata), {
+      'set-cookie': ['a=1', 'b=2'],
+      'x-bin': 'AP8=',
+      'grpc-metadata-served-by': 'a',
+    });
   });
 
   it('have nothing that is reserved, and nothing that HTTP could not carry', () => {
@@ -116,6 +157,6 @@ describe('headers of a reply', () => {
       ['b', '\u0000'],
       ['c d', 'x'],
     ];
-    assert.deepEqual(replyHeaders([...reserved.map((key) => [key, '1'] as const), ...broken]), {});
+    assert.deepEqual(rules().ofReply([...reserved.map((key) => [key, '1'] as const), ...broken]), {});
   });
 });

@@ -10,7 +10,6 @@ import {
   type RequestSource,
   sendStatus,
 } from './exchange.ts';
-import { replyHeaders } from './metadata.ts';
 
 export const ndjsonType = 'application/x-ndjson';
 
@@ -42,7 +41,7 @@ export function createNdjsonEncoder(exchange: Exchange, writeJson: (message: Uin
     onEnd(status) {
       if (!response.headersSent) {
         if (status.code !== Code.OK) {
-          void reply.headers(replyHeaders([...headers, ...status.trailers]));
+          void reply.headers(exchange.metadata.ofReply([...headers, ...status.trailers]));
           return sendStatus(exchange, status, httpStatusOf(status.code));
         }
         beginStream(exchange, headers, ndjsonType);

@@ -3,7 +3,6 @@ import { Code } from '#runtime/call/status.ts';
 import type { RawBody } from '../transcoding/http-body.ts';
 import { httpStatusOf } from './errors.ts';
 import { beginStream, type Encoder, type Exchange, sendStatus } from './exchange.ts';
-import { replyHeaders } from './metadata.ts';
 
 /**
  * A stream of `google.api.HttpBody`: its bytes one after the other, under the content type of the first message. They leave
@@ -27,7 +26,7 @@ export function createRawStreamEncoder(exchange: Exchange, read: (message: Uint8
     onEnd(status) {
       if (response.headersSent) return void (status.code === Code.OK ? response.end() : response.destroy());
       if (status.code !== Code.OK) {
-        void reply.headers(replyHeaders([...headers, ...status.trailers]));
+        void reply.headers(exchange.metadata.ofReply([...headers, ...status.trailers]));
         return sendStatus(exchange, status, httpStatusOf(status.code));
       }
       beginStream(exchange, headers, 'application/octet-stream');

@@ -13,6 +13,7 @@ import { problemOfTarget } from '../transcoding/request-target.ts';
 import type { HttpRoute, Match, Route, RouteTable } from '../transcoding/routes.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
 import type { ServedRoute, Upgrade, Visit } from './exchange.ts';
+import type { MetadataRules } from './metadata.ts';
 import { ndjsonType } from './ndjson.ts';
 import { createOpenStreams } from './open-streams.ts';
 import { createWebSocketAcceptor, isSameOrigin } from './websocket.ts';
@@ -35,6 +36,7 @@ export interface EdgeServerOptions {
   readonly port: number;
   readonly routes: RouteTable<ServedRoute<HttpRoute>>;
   readonly errors: ErrorWriter;
+  readonly metadata: MetadataRules;
   readonly observer: HttpObserver;
   readonly registry: Registry;
   readonly log: Logger;
@@ -77,7 +79,7 @@ const rawType = 'application/octet-stream';
  * `google.api.http` (`/v1/hello:collect`, `{name=shelves/*}`) are more than its router has words for.
  */
 export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
-  const { routes, errors, observer, log, bodyLimitBytes, requestTimeoutMs } = options;
+  const { routes, errors, metadata, observer, log, bodyLimitBytes, requestTimeoutMs } = options;
   const streams = createOpenStreams(options);
   const acceptWebSocket = createWebSocketAcceptor({
     maxMessageBytes: bodyLimitBytes,
@@ -278,6 +280,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
       upload: isUpload ? request.raw : undefined,
       upgrade: upgradeOf(request, reply),
       errors,
+      metadata,
       streams,
     });
   }

@@ -3,7 +3,6 @@ import type { Metadata } from '#runtime/call/call.ts';
 import { Code } from '#runtime/call/status.ts';
 import { httpStatusOf, retryDelayMs } from './errors.ts';
 import { beginStream, type Encoder, type Exchange, sendStatus } from './exchange.ts';
-import { replyHeaders } from './metadata.ts';
 import { ndjsonType } from './ndjson.ts';
 
 const eventStreamType = 'text/event-stream';
@@ -68,7 +67,7 @@ export function createSseEncoder(
       clearInterval(heartbeat);
       const comeBack = status.code === Code.UNAVAILABLE;
       if (!response.headersSent && status.code !== Code.OK && !comeBack) {
-        void reply.headers(replyHeaders([...headers, ...status.trailers]));
+        void reply.headers(exchange.metadata.ofReply([...headers, ...status.trailers]));
         return sendStatus(exchange, status, httpStatusOf(status.code));
       }
       begin();

@@ -12,6 +12,7 @@ import { createPolicies } from '../policies.ts';
 import { createHttpObserver } from '../stages/observe.ts';
 import { compileProto, libraryProto } from '../testdata/build.ts';
 import { createErrorWriter } from './errors.ts';
+import { createMetadataRules, defaultPassedNames } from './metadata.ts';
 import { createEdgeServer } from './server.ts';
 
 export const descriptors = compileProto(libraryProto);
@@ -132,7 +133,6 @@ export async function startEdge(
     descriptors,
     upstreamOf: () => upstream,
     policyOf,
-    passTraceContext: true,
   });
   const observer = createHttpObserver({ registry, log, tracing: false });
   const server = createEdgeServer({
@@ -141,6 +141,7 @@ export async function startEdge(
     port: 0,
     routes,
     errors: createErrorWriter(descriptors.types),
+    metadata: createMetadataRules({ passed: defaultPassedNames, claimKeys: [], passTraceContext: true }),
     observer,
     registry,
     log,

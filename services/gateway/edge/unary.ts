@@ -3,7 +3,6 @@ import { Code, localStatus } from '#runtime/call/status.ts';
 import type { RawBody } from '../transcoding/http-body.ts';
 import { httpStatusOf } from './errors.ts';
 import { type Encoder, type Exchange, sendStatus } from './exchange.ts';
-import { replyHeaders } from './metadata.ts';
 
 /** One reply as one body, of JSON or as it is. Headers and trailers of the call both become headers. */
 export function createUnaryEncoder(exchange: Exchange, write: (message: Uint8Array) => string | RawBody): Encoder {
@@ -19,7 +18,8 @@ export function createUnaryEncoder(exchange: Exchange, write: (message: Uint8Arr
       return false;
     },
     onEnd(status) {
-      void reply.headers(replyHeaders(status.trailers.length === 0 ? headers : [...headers, ...status.trailers]));
+      const all = status.trailers.length === 0 ? headers : [...headers, ...status.trailers];
+      void reply.headers(exchange.metadata.ofReply(all));
       if (status.code !== Code.OK) return sendStatus(exchange, status, httpStatusOf(status.code));
       if (typeof body === 'string') return void reply.code(200).type('application/json').send(body);
       if (body !== undefined) return void reply.header('content-type', body.contentType).send(Buffer.from(body.data));
