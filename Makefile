@@ -18,9 +18,8 @@ RUN_TESTS = node --test --test-concurrency=2 \
 
 TESTS ?= 'services/**/*.test.ts' 'tests/*.test.ts' 'tests/!(chaos|cluster|browser)/**/*.test.ts'
 
-# --test-force-exit: a file of tests that are all done has now and then stayed open (services/gateway/edge/ndjson.test.ts).
 test: check tools ## make check, then all tests (TESTS=services/hello/hello.test.ts for one file)
-	@exec $(RUN_TESTS) --test-force-exit --test-timeout=120000 $(TESTS)
+	@exec $(RUN_TESTS) --test-timeout=120000 $(TESTS)
 
 CHAOS ?= 'tests/chaos/*.test.ts'
 

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { connect } from 'node:net';
 
 /** A request that no server may take, and the same one without what is wrong with it. All that is sent is latin1. */
@@ -237,7 +236,7 @@ export async function exchangeText(port: number, text: string): Promise<string> 
   socket.setTimeout(15_000, () => socket.destroy());
   socket.on('error', () => {}); // A server may close before it has read all.
   socket.write(text, 'latin1');
-  await once(socket, 'close');
+  await new Promise((resolve) => socket.once('close', resolve)); // `once()` would reject for the error.
   return received;
 }
 

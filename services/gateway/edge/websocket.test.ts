@@ -125,7 +125,8 @@ describe('a WebSocket', () => {
   it('is a stream of requests with one reply', async () => {
     await using edge = await startEdge((call) => {
       const timer = setInterval(() => {
-        if (!call.requestsEnded && call.cancelled === undefined) return;
+        if (call.cancelled !== undefined) return clearInterval(timer);
+        if (!call.requestsEnded) return;
         clearInterval(timer);
         call.book(call.titles.join());
         call.status(Code.OK);
