@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import * as grpc from '@grpc/grpc-js';
 import type { ChannelSnapshot } from '#runtime/channel/channel.ts';
@@ -29,7 +30,8 @@ function startGateway(args: string[], env: Record<string, string> = {}) {
   child.stderr.setEncoding('utf8').on('data', (text) => {
     stderr += text;
   });
-  const exited = once(child, 'exit').then(([code]) => code as number | null);
+  // 'exit' may come before the last lines have been read.
+  const exited = once(child, 'close').then(([code]) => code as number | null);
   const logged = (msg: string) => log.find((line) => line['msg'] === msg);
   return {
     child,
@@ -57,9 +59,13 @@ const shape = {
   responseDeserialize: sameBytes,
 };
 
-/** A library as any gRPC server could be: Echo sends the bytes back, WatchBooks sends a book until it is cancelled. */
+/**
+ * A library as any gRPC server could be: Echo sends the bytes back, or holds them if the call asks for that, and WatchBooks
+ * sends a book until it is cancelled.
+ */
 async function startLibrary() {
   const server = new grpc.Server();
+  const held: (() => void)[] = [];
   let cancelled = 0;
   server.addService(
     {
@@ -71,7 +77,9 @@ async function startLibrary() {
         const headers = new grpc.Metadata();
         headers.set('served-by', 'library-1');
         call.sendMetadata(headers);
-        setTimeout(() => callback(null, call.request), Number(call.metadata.get('delay')[0] ?? 0));
+        const reply = () => callback(null, call.request);
+        if (call.metadata.get('hold').length > 0) held.push(reply);
+        else reply();
       },
       WatchBooks: (call: grpc.ServerWritableStream<Buffer, Buffer>) => {
         const book = Buffer.from([0x12, 1, 0x54]); // title: "T"
@@ -91,6 +99,7 @@ async function startLibrary() {
   return {
     target: `ipv4:127.0.0.1:${port}`,
     cancelled: () => cancelled,
+    held,
     [Symbol.dispose]: () => server.forceShutdown(),
   };
 }
@@ -136,11 +145,14 @@ describe('gateway', () => {
       DRAIN_DELAY: '300ms',
     });
     const { url, admin } = await gateway.serving();
-    const slow = fetch(`${url}/library.v1.Library/Echo`, { method: 'POST', headers: { 'grpc-metadata-delay': '700' } });
+    const slow = fetch(`${url}/library.v1.Library/Echo`, { method: 'POST', headers: { 'grpc-metadata-hold': 'yes' } });
+    await until(() => library.held.length === 1, 'the call');
     const stream = await fetch(`${url}/v1/shelves/a/books:watch`);
     gateway.child.kill('SIGTERM');
     await until(() => gateway.logged('stopping') !== undefined, 'the drain');
     assert.equal((await fetch(`${admin}/readyz`)).status, 503);
+    await sleep(400); // The delay is over, too.
+    library.held[0]?.();
     const lines = (await stream.text()).trimEnd().split('\n');
     assert.match(lines.at(-1) ?? '', /^\{"status":\{"code":14,.*RetryInfo/);
     assert.equal((await slow).status, 200);
@@ -159,6 +171,7 @@ describe('gateway', () => {
     const { url, admin } = await gateway.serving();
     const reply = await fetch(`${url}/library.v1.Library/Echo`, { method: 'POST' });
     assert.equal(reply.status, 200);
+    await until(() => gateway.logged('calls go to a backup target') !== undefined, 'the log line');
     assert.equal(gateway.logged('calls go to a backup target')?.['active'], library.target);
     const shown = await fetch(`${admin}/introspection/channel`);
     assert.equal(shown.headers.get('content-type'), 'application/json');
@@ -186,7 +199,7 @@ describe('gateway', () => {
 
   it('is ready without its upstream once it has waited, and then answers 503', async () => {
     await using gateway = startGateway(['--descriptors', descriptors, '--target', 'ipv4:127.0.0.1:1'], {
-      STARTUP_WAIT: '1s',
+      STARTUP_WAIT: '3s',
     });
     const { url, admin } = await gateway.serving();
     assert.equal((await fetch(`${admin}/readyz`)).status, 503);

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata } from '@grpc/grpc-js';
 import { Code, RpcError } from '../call/status.ts';
 import type { Handler, ServerCall } from './handler.ts';
-import { callMethod, eventually, startServer } from './testing.ts';
+import { callMethod, eventually, startServer, type TestClient } from './testing.ts';
 
 interface Named {
   readonly name: string;
@@ -14,6 +14,13 @@ const kinds = ['SayHello', 'SayHelloStreamReply', 'SayHelloStreamRequest', 'SayH
 const streamKinds = ['SayHelloStreamReply', 'SayHelloBidiStream'] as const;
 const ada = { name: 'Ada' };
 const never = new Promise<never>(() => {});
+
+/** Waits for the connection, so that a deadline has to do with the call alone. */
+function connected(client: TestClient): Promise<void> {
+  return new Promise((resolve, reject) => {
+    client.waitForReady(Date.now() + 10_000, (error) => (error ? reject(error) : resolve()));
+  });
+}
 
 /** A handler of any kind that does nothing but throw, at once or later. */
 function throwing(kind: string, when: 'sync' | 'async', error: unknown): Handler {
@@ -228,7 +235,8 @@ suite('a call that ends before its handler', () => {
     test(`stops ${kind} at its deadline`, async () => {
       const { events, reasons, handlers } = createWaiter();
       await using fixture = await startServer(handlers);
-      const { code } = await callMethod(fixture.client, kind, [ada], { deadline: Date.now() + 100 });
+      await connected(fixture.client);
+      const { code } = await callMethod(fixture.client, kind, [ada], { deadline: Date.now() + 400 });
       assert.equal(code, Code.DEADLINE_EXCEEDED);
       await eventually(() => assert.deepEqual(events, ['waits', 'ended']));
       assert.ok([Code.DEADLINE_EXCEEDED, Code.CANCELLED].includes((reasons[0] as RpcError).code as 1 | 4));
@@ -326,7 +334,8 @@ suite('a call that ends before its handler', () => {
         throw new Error('never logged, since nobody waits');
       },
     });
-    const { code } = await callMethod(fixture.client, 'SayHello', [ada], { deadline: Date.now() + 50 });
+    await connected(fixture.client);
+    const { code } = await callMethod(fixture.client, 'SayHello', [ada], { deadline: Date.now() + 400 });
     assert.equal(code, Code.DEADLINE_EXCEEDED);
     await eventually(() => {
       const { failed = 0, cancelled = 0 } = fixture.server.counters()['helloworld.Greeter/SayHello'] ?? {};
@@ -350,14 +359,16 @@ test('the signal of a call that was answered is never aborted', async () => {
       yield {};
     },
   });
+  await connected(fixture.client);
+  const deadline = Date.now() + 1_000;
   for (const kind of ['SayHello', 'SayHelloStreamReply']) {
-    assert.equal((await callMethod(fixture.client, kind, [ada], { deadline: Date.now() + 100 })).code, Code.OK);
+    assert.equal((await callMethod(fixture.client, kind, [ada], { deadline })).code, Code.OK);
   }
   await eventually(() => {
     const counted = Object.values(fixture.server.counters()).reduce((sum, { ok }) => sum + ok, 0);
     assert.equal(counted, 2);
   });
-  await sleep(150); // past the deadline of both
+  await sleep(deadline - Date.now() + 50); // past the deadline of both
   assert.deepEqual(
     signals.map(({ aborted }) => aborted),
     [false, false],

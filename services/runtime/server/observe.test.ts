@@ -33,7 +33,7 @@ test('calls are counted by method and status, as the client saw them end', async
   });
   const { client, registry, server } = fixture;
   for (const name of ['Ada', 'Bo', 'abort']) await callMethod(client, 'SayHello', [{ name }]);
-  await callMethod(client, 'SayHello', [{ name: 'hang' }], { deadline: Date.now() + 50 });
+  await callMethod(client, 'SayHello', [{ name: 'hang' }], { deadline: Date.now() + 400 });
   const stream = client.SayHelloStreamReply(ada);
   stream.on('error', () => {}).once('data', () => stream.cancel());
 
