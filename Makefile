@@ -16,7 +16,7 @@ RUN_TESTS = node --test --test-concurrency=2 \
   --test-reporter=spec --test-reporter-destination=stdout \
   --test-reporter=./tests/harness/tests-ran.ts --test-reporter-destination=stderr
 
-TESTS ?= 'services/**/*.test.ts' 'tests/*.test.ts' 'tests/!(chaos|cluster|browser)/**/*.test.ts'
+TESTS ?= 'services/**/*.test.ts' 'tests/*.test.ts' 'tests/!(chaos|cluster|browser|helm)/**/*.test.ts'
 
 test: check tools ## make check, then all tests (TESTS=services/hello/hello.test.ts for one file)
 	@exec $(RUN_TESTS) --test-timeout=120000 $(TESTS)
@@ -27,7 +27,7 @@ chaos: installed ## what is guaranteed, each claim with a control that must fail
 	@exec $(RUN_TESTS) --test-timeout=400000 \
 	  --test-reporter=./tests/harness/guarantees-report.ts --test-reporter-destination=stderr $(CHAOS)
 
-check: installed ## types, lint, format, import rules, the contract and what is generated
+check: installed ## types, lint, format, import rules, the contract, the charts and what is generated
 	tsc --noEmit
 	oxlint --type-aware --deny-warnings
 	biome format .
@@ -40,6 +40,7 @@ check: installed ## types, lint, format, import rules, the contract and what is 
 	@for chart in $(CHARTS); do \
 	  $(VALUES_SCHEMA) | cmp - helm/$$chart/values.schema.json && $(CHART_README) | cmp - helm/$$chart/README.md || { \
 	  echo "helm/$$chart is not what values.yaml and helm/values-schema.ts say: make charts" >&2; exit 1; }; done
+	@$(RUN_TESTS) --test-timeout=120000 'tests/helm/*.test.ts'
 
 format: installed ## format the code
 	biome format --write .

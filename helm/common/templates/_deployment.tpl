@@ -66,28 +66,8 @@ spec:
             {{- toYaml . | nindent 12 }}
           {{- end }}
           env:
-            - name: POD_NAME
-              valueFrom:
-                fieldRef:
-                  fieldPath: metadata.name
-            {{- with include "common.nodeOptions" . }}
-            - name: NODE_OPTIONS
-              value: {{ quote . }}
-            {{- end }}
-            - name: LOG_LEVEL
-              value: {{ .Values.log.level }}
-            - name: LOG_FORMAT
-              value: {{ .Values.log.format }}
-            - name: DRAIN_DELAY
-              value: {{ .Values.drain.delay }}
-            - name: DRAIN_GRACE
-              value: {{ .Values.drain.grace }}
-            {{- with include "common.tracingEnv" . }}
-            {{- . | nindent 12 }}
-            {{- end }}
-            {{- with concat ($pod.env | default list) .Values.extraEnv }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
+            {{- $own := concat (include "common.env" . | fromYamlArray) ($pod.env | default list) }}
+            {{- include "common.mergedEnv" (list $own .Values.extraEnv) | nindent 12 }}
           ports:
             {{- toYaml $pod.ports | nindent 12 }}
           startupProbe:
@@ -144,20 +124,45 @@ securityContext:
   {{- toYaml .Values.securityContext | nindent 2 }}
 {{- end -}}
 
-{{/* https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ */}}
-{{- define "common.tracingEnv" -}}
+{{/* What both programs are told. */}}
+{{- define "common.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- with include "common.nodeOptions" . }}
+- name: NODE_OPTIONS
+  value: {{ quote . }}
+{{- end }}
+- name: LOG_LEVEL
+  value: {{ .Values.log.level }}
+- name: LOG_FORMAT
+  value: {{ .Values.log.format }}
+- name: DRAIN_DELAY
+  value: {{ quote .Values.drain.delay }}
+- name: DRAIN_GRACE
+  value: {{ quote .Values.drain.grace }}
 {{- with .Values.tracing }}
-{{- if .endpoint -}}
+{{- if .endpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
-  value: {{ .endpoint | quote }}
+  value: {{ quote .endpoint }}
 - name: OTEL_EXPORTER_OTLP_PROTOCOL
   value: {{ .protocol }}
 - name: OTEL_TRACES_SAMPLER
   value: parentbased_traceidratio
 - name: OTEL_TRACES_SAMPLER_ARG
-  value: {{ .ratio | quote }}
+  value: {{ quote .ratio }}
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: k8s.namespace.name={{ $.Release.Namespace }},k8s.deployment.name={{ include "common.fullname" $ }},k8s.pod.name=$(POD_NAME),service.version={{ $.Values.image.tag | default $.Chart.AppVersion }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Variables, without those that others stand for: (list own others). The API server takes each name once. */}}
+{{- define "common.mergedEnv" -}}
+{{- $names := list -}}
+{{- range index . 1 }}{{ $names = append $names .name }}{{ end -}}
+{{- $merged := list -}}
+{{- range index . 0 }}{{ if not (has .name $names) }}{{ $merged = append $merged . }}{{ end }}{{ end -}}
+{{- concat $merged (index . 1) | toYaml -}}
 {{- end -}}
