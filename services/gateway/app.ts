@@ -3,9 +3,11 @@ import { type Admin, createAdmin } from '#runtime/process/admin.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
+import type { ConfigFile } from './config-file.ts';
 import { type GatewayConfig, upstreamsOf } from './config.ts';
 import { readDescriptors } from './descriptors.ts';
 import { createErrorWriter } from './edge/errors.ts';
+import { createCors } from './edge/cors.ts';
 import { createMetadataRules, defaultPassedNames } from './edge/metadata.ts';
 import { createEdgeServer } from './edge/server.ts';
 import { createDocumentation } from './openapi/documentation.ts';
@@ -67,11 +69,7 @@ export function createApp(
     ...config,
     routes: addPages(routes, pages),
     errors: createErrorWriter(descriptors.types),
-    metadata: createMetadataRules({
-      passed: config.configFile?.metadata ?? defaultPassedNames,
-      claimKeys: config.configFile?.auth.flatMap(({ claims }) => Object.values(claims)) ?? [],
-      passTraceContext: !tracing.enabled,
-    }),
+    ...createEdgeRules(config.configFile, { passTraceContext: !tracing.enabled }),
     observer,
     registry,
     log,
@@ -95,5 +93,19 @@ export function createApp(
       force: server.destroy,
       counters: () => ({ requests: observer.counters() }),
     },
+  };
+}
+
+/** What a file says of headers, or what holds without one. */
+function createEdgeRules(file: ConfigFile | undefined, options: { readonly passTraceContext: boolean }) {
+  const { metadata: passed = defaultPassedNames, auth = [], cors, policies = [] } = file ?? {};
+  const quotaHeaders = policies.flatMap(({ quota }) => (quota?.key.startsWith('header:') ? [quota.key.slice(7)] : []));
+  return {
+    metadata: createMetadataRules({
+      ...options,
+      passed,
+      claimKeys: auth.flatMap(({ claims }) => Object.values(claims)),
+    }),
+    cors: cors && createCors(cors, { request: [...passed.request, ...quotaHeaders], reply: passed.reply }),
   };
 }

@@ -12,11 +12,12 @@ import { type RawBody, takesRawBody } from '../transcoding/http-body.ts';
 import { problemOfTarget } from '../transcoding/request-target.ts';
 import type { HttpRoute, Match, Route, RouteTable } from '../transcoding/routes.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
+import { type Cors, preflightMethod } from './cors.ts';
 import type { ServedRoute, Upgrade, Visit } from './exchange.ts';
 import type { MetadataRules } from './metadata.ts';
 import { ndjsonType } from './ndjson.ts';
 import { createOpenStreams } from './open-streams.ts';
-import { createWebSocketAcceptor, isSameOrigin } from './websocket.ts';
+import { createWebSocketAcceptor, isSameOrigin, takeProtocolToken } from './websocket.ts';
 
 /** The HTTP side of the gateway. */
 export interface EdgeServer {
@@ -37,6 +38,8 @@ export interface EdgeServerOptions {
   readonly routes: RouteTable<ServedRoute<HttpRoute>>;
   readonly errors: ErrorWriter;
   readonly metadata: MetadataRules;
+  /** Undefined: no page of another origin may call. */
+  readonly cors: Cors | undefined;
   readonly observer: HttpObserver;
   readonly registry: Registry;
   readonly log: Logger;
@@ -79,7 +82,7 @@ const rawType = 'application/octet-stream';
  * `google.api.http` (`/v1/hello:collect`, `{name=shelves/*}`) are more than its router has words for.
  */
 export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
-  const { routes, errors, metadata, observer, log, bodyLimitBytes, requestTimeoutMs } = options;
+  const { routes, errors, metadata, cors, observer, log, bodyLimitBytes, requestTimeoutMs } = options;
   const streams = createOpenStreams(options);
   const acceptWebSocket = createWebSocketAcceptor({
     maxMessageBytes: bodyLimitBytes,
@@ -93,6 +96,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   const uploads = new WeakSet<Socket>();
   /** Connections that got their last reply, and may still be sending. */
   const refused = new WeakSet<Socket>();
+  const replyVaries = cors?.headersFor(undefined)['vary'] !== undefined;
   let draining = false;
   let closing = false;
 
@@ -165,21 +169,28 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
 
   app.addHook('onRequest', (request, reply, done) => {
     const { match, contentType, visit } = arrive(request, reply);
+    if (cors !== undefined && match !== undefined) {
+      const asked = preflightMethod(request.method, request.headers);
+      if (asked !== undefined) return answerPreflight(cors, asked, request, reply, done);
+    }
     if (contentType !== undefined) request.headers['content-type'] = rawType;
-    if (match?.served === undefined) return done(refusalOf(match, request));
+    if (match?.served === undefined) return done(refusalOf(match, request.method, request.raw));
     const problem = problemOf(match.served.route, request);
     if (problem !== undefined) return done(problem);
     try {
       const passed = match.served.guard?.(visit);
       if (passed === undefined) return done();
-      // oxlint-disable-next-line promise/no-callback-in-promise -- an async hook would cost each request a promise
-      passed.then(() => done(), done);
+      // Who has left meanwhile goes no further.
+      const goOn = (error?: Error) => void (reply.raw.destroyed || done(error));
+      passed.then(() => goOn(), goOn);
     } catch (error) {
       done(error as Error);
     }
   });
   app.addHook('onSend', (_request, reply, _payload, done) => {
     if (draining) void reply.header('connection', 'close');
+    const vary = reply.getHeader('vary');
+    if (replyVaries && vary !== 'origin') void reply.header('vary', `${String(vary)}, origin`);
     done();
   });
   app.setErrorHandler(sendError);
@@ -190,6 +201,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   function arrive(request: FastifyRequest, reply: FastifyReply): Arrival {
     void reply.header('x-request-id', request.id);
     if (draining) void reply.header('connection', 'close');
+    if (cors !== undefined) void reply.headers(cors.headersFor(request.headers.origin));
+    if (upgrades.has(request.raw)) takeProtocolToken(request.raw.headers);
     const match = matchOf(request);
     replies.set(request.raw.socket, reply.raw);
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
@@ -235,7 +248,23 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     }
   }
 
-  function refusalOf(match: Match<ServedRoute<HttpRoute>> | undefined, { method, raw }: FastifyRequest): RpcError {
+  /** What a browser asks before a page of another origin may call. It is no call: nothing guards it, whatever it asks for. */
+  function answerPreflight(
+    { allows, preflightHeaders }: Cors,
+    method: string,
+    request: FastifyRequest,
+    reply: FastifyReply,
+    done: (error: Error) => void,
+  ): void {
+    const match = routes.match(method, pathOf(request.raw.url));
+    if (match.served === undefined) return done(refusalOf(match, method, request.raw));
+    if (!allows(request.headers.origin ?? '')) {
+      return done(new RpcError(Code.PERMISSION_DENIED, 'pages of this origin may not call from a browser'));
+    }
+    void reply.code(204).headers(preflightHeaders(method, request.headers)).send();
+  }
+
+  function refusalOf(match: Match<ServedRoute<HttpRoute>> | undefined, method: string, raw: IncomingMessage): RpcError {
     if (match === undefined) {
       // Who sends such a head cannot be trusted with where it ends.
       return new HttpError(400, Code.INVALID_ARGUMENT, problemOfHead(raw) ?? badPath, { connection: 'close' });
@@ -249,7 +278,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   /** What is wrong with a request to a stream, as far as its head tells. */
   function problemOf(route: HttpRoute, { raw, headers }: FastifyRequest): RpcError | undefined {
     if (upgrades.has(raw)) {
-      if (isSameOrigin(headers.origin, headers.host)) return undefined;
+      const { origin, host } = headers;
+      if (origin === undefined || isSameOrigin(origin, host) || cors?.allows(origin)) return undefined;
       return new RpcError(Code.PERMISSION_DENIED, 'pages of another origin may not open a WebSocket here');
     }
     if (!methodOf(route)?.requestStream) return undefined;
@@ -265,7 +295,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
 
   function serve(request: FastifyRequest, reply: FastifyReply): void {
     const { match, visit } = arrivals.get(request.raw) as Arrival;
-    if (match?.served === undefined) throw refusalOf(match, request);
+    if (match?.served === undefined) throw refusalOf(match, request.method, request.raw);
     const isUpload = request.body === request.raw;
     if (isUpload) {
       const { socket } = request.raw;

@@ -7,10 +7,12 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import type { CallObserver, CallStart, CallStatus, Metadata } from '#runtime/call/call.ts';
 import { localStatus } from '#runtime/call/status.ts';
+import type { CorsConfig } from '../edge-schema.ts';
 import { createPipeline, type Upstream } from '../pipeline.ts';
 import { createPolicies } from '../policies.ts';
 import { createHttpObserver } from '../stages/observe.ts';
 import { compileProto, libraryProto } from '../testdata/build.ts';
+import { createCors } from './cors.ts';
 import { createErrorWriter } from './errors.ts';
 import { createMetadataRules, defaultPassedNames } from './metadata.ts';
 import { createEdgeServer } from './server.ts';
@@ -85,6 +87,7 @@ export async function startEdge(
     readonly requestTimeoutMs?: number;
     readonly timeoutMs?: number;
     readonly bodyLimitBytes?: number;
+    readonly cors?: CorsConfig;
   } = {},
 ) {
   const calls: FakeCall[] = [];
@@ -141,6 +144,7 @@ export async function startEdge(
     port: 0,
     routes,
     errors: createErrorWriter(descriptors.types),
+    cors: options.cors && createCors(options.cors, { request: [], reply: ['served-by'] }),
     metadata: createMetadataRules({ passed: defaultPassedNames, claimKeys: [], passTraceContext: true }),
     observer,
     registry,

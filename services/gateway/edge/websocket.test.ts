@@ -426,17 +426,29 @@ describe('a handshake', () => {
     }
   });
 
-  it('chooses no subprotocol, as there is none', async () => {
+  it('chooses no subprotocol but for a token', async () => {
     await using edge = await startEdge(() => {});
-    const client = new WebSocket(`ws://127.0.0.1:${edge.port}${discussPath}`, ['bearer.token']);
-    const [error] = await once(client, 'error');
-    assert.match((error as Error).message, /no subprotocol/);
+    for (const protocols of ['graphql-ws', 'bearer', 'bearer, a, b']) {
+      const client = new WebSocket(`ws://127.0.0.1:${edge.port}${discussPath}`, protocols.split(', '));
+      const [error] = await once(client, 'error');
+      assert.match((error as Error).message, /no subprotocol/);
+    }
+  });
+
+  it('takes the token of a browser, which has no place for headers, as a subprotocol', async () => {
+    await using edge = await startEdge(() => {});
+    const client = new WebSocket(`ws://127.0.0.1:${edge.port}${discussPath}`, ['bearer', 'a.b-c_d.e']);
+    await once(client, 'open');
+    assert.equal(client.protocol, 'bearer');
+    await until(() => edge.calls.length === 1, 'the call');
+    assert.equal(Object.fromEntries(edge.calls[0]?.start.metadata ?? [])['authorization'], 'Bearer a.b-c_d.e');
+    client.terminate();
+    await once(client, 'close');
   });
 });
 
 describe('the origin of a page', () => {
-  const cases: [origin: string | undefined, host: string | undefined, same: boolean][] = [
-    [undefined, 'a.example', true],
+  const cases: [origin: string, host: string | undefined, same: boolean][] = [
     ['http://a.example', 'a.example', true],
     ['https://a.example', 'A.example', true],
     ['https://a.example', 'a.example:443', true],

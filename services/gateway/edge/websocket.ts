@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { WebSocket, WebSocketServer } from 'ws';
 import { Code, codeName, RpcError } from '#runtime/call/status.ts';
@@ -10,6 +10,10 @@ const closeCodes = { ok: 1000, unsupportedData: 1003, serviceRestart: 1012, firs
 const maxReasonBytes = 123;
 /** Pings that may stay unanswered: a reader may stop for a while, and reads no ping meanwhile. */
 const maxUnansweredPings = 3;
+
+/** The subprotocol of a client that brings a token as the other one that it offers. It has no further meaning. */
+const tokenProtocol = 'bearer';
+const tokenProtocolSyntax = new RegExp(`^${tokenProtocol} *, *([\\w.~+-]+)$`);
 
 /** Completes handshakes; the protocol itself is the library's. */
 export type WebSocketAcceptor = (
@@ -32,7 +36,7 @@ export function createWebSocketAcceptor(options: {
     perMessageDeflate: false,
     maxPayload: options.maxMessageBytes,
     closeTimeout: options.closeTimeoutMs,
-    handleProtocols: () => false as const,
+    handleProtocols: (offered: Set<string>) => offered.size === 2 && offered.has(tokenProtocol) && tokenProtocol,
   };
   const server = new WebSocketServer(serverOptions);
   return (request, socket, head, headers) => {
@@ -57,11 +61,19 @@ export function createWebSocketAcceptor(options: {
 }
 
 /**
- * Whether a page may open a WebSocket here. Browsers ask nobody before they do, and send the user's cookies along: so only
- * pages of this very host may, and what sends no `Origin`, which is no browser.
+ * Makes `Authorization` of the token that a browser's `new WebSocket(url, ['bearer', token])` brings, which can set no
+ * header. It has the last word where both are there.
  */
-export function isSameOrigin(origin: string | undefined, host: string | undefined): boolean {
-  if (origin === undefined) return true;
+export function takeProtocolToken(headers: IncomingHttpHeaders): void {
+  const [, token] = tokenProtocolSyntax.exec(headers['sec-websocket-protocol'] ?? '') ?? [];
+  if (token !== undefined) headers.authorization = `Bearer ${token}`;
+}
+
+/**
+ * Whether a page is of this very host. Browsers ask nobody before they open a WebSocket, and send the user's cookies along:
+ * so pages of other origins may only where CORS lets them.
+ */
+export function isSameOrigin(origin: string, host: string | undefined): boolean {
   const page = URL.parse(origin);
   return page !== null && page.host === URL.parse(`${page.protocol}//${host}`)?.host;
 }
