@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { KubernetesAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { type Admin, createAdmin } from '#runtime/process/admin.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
@@ -14,6 +15,7 @@ import { createDocumentation } from './openapi/documentation.ts';
 import { addPages } from './openapi/pages.ts';
 import { createPipeline } from './pipeline.ts';
 import { createPolicies } from './policies.ts';
+import { createEventLoop } from './stages/event-loop.ts';
 import { createHttpObserver } from './stages/observe.ts';
 import type { Route } from './transcoding/routes.ts';
 import { createUpstreams, serviceOf } from './upstreams.ts';
@@ -40,16 +42,17 @@ export function createApp(
   const registry = createMetrics({ service: 'gateway' });
   const descriptors = readDescriptors(config.descriptors);
   const services = [...new Set(descriptors.methods.map(({ method }) => serviceOf(method)))];
-  const upstreams = createUpstreams(upstreamsOf(config, services), { kubernetes, registry, log });
+  const eventLoop = createEventLoop();
+  const upstreams = createUpstreams(upstreamsOf(config, services), { kubernetes, eventLoop, registry, log });
   const admin = createAdmin({
     host: config.host,
     port: config.adminPort,
     registry,
     routes: {
-      'GET /introspection/channel': (_request, response) => {
-        response
-          .setHeader('content-type', 'application/json')
-          .end(`${JSON.stringify(upstreams.snapshot(), null, 2)}\n`);
+      'GET /introspection/channel': (_request, response) => sendJson(response, upstreams.snapshot()),
+      'GET /introspection/overload': (_request, response) => {
+        const { overloaded, lastTurnMs } = eventLoop;
+        sendJson(response, { eventLoop: { overloaded, lastTurnMs }, upstreams: upstreams.admissions() });
       },
     },
     log,
@@ -80,6 +83,7 @@ export function createApp(
     routes: served.map((route) => ({ ...route, upstream: upstreams.of(route.service.method).name })),
     program: {
       async start() {
+        eventLoop.start();
         upstreams.connect();
         const port = await server.listen();
         log.info({ port, adminPort: admin.port, upstreams: upstreams.names, routes: served.length }, 'serving');
@@ -89,6 +93,7 @@ export function createApp(
       async finish() {
         await server.close();
         await upstreams.close();
+        eventLoop.stop();
       },
       force: server.destroy,
       counters: () => ({ requests: observer.counters() }),
@@ -108,4 +113,8 @@ function createEdgeRules(file: ConfigFile | undefined, options: { readonly passT
     }),
     cors: cors && createCors(cors, { request: [...passed.request, ...quotaHeaders], reply: passed.reply }),
   };
+}
+
+function sendJson(response: ServerResponse, value: unknown): void {
+  response.setHeader('content-type', 'application/json').end(`${JSON.stringify(value, null, 2)}\n`);
 }

@@ -35,6 +35,7 @@ upstreams:
     serviceConfig:
       methodConfig: [{ name: [{}], timeout: 1.5s }]
     connectionsPerEndpoint: 2
+    concurrency: { max: 2 }
     tls: { serverName: greeter.example }
   - name: rest
     targets: [dns:///rest:50051]
@@ -46,6 +47,7 @@ upstreams:
       services: ['helloworld.Greeter'],
       serviceConfig: { methodConfig: [{ name: [{}], timeout: '1.5s' }] },
       connectionsPerEndpoint: 2,
+      concurrency: { min: 2, max: 2 },
       tls: { serverName: 'greeter.example' },
     },
     { name: 'rest', targets: ['dns:///rest:50051'], serviceConfig: undefined, connectionsPerEndpoint: 1 },
@@ -115,6 +117,11 @@ const mistakes: [what: string, yaml: string, problems: string[]][] = [
       '18: upstreams[1].serviceConfig.methodConfig[0].retryPolicy.retryableStatusCodes is missing',
       '18: upstreams[1].serviceConfig.methodConfig[0].retryPolicy.maxAttempts 9 must be <= 5',
     ],
+  ],
+  [
+    'bounds of the concurrency that leave nothing between them',
+    'upstreams:\n  - name: a\n    targets: [dns:///a:1]\n    concurrency:\n      max: 3\n      min: 4\n',
+    ['6: upstreams[0].concurrency.min 4 must be <= max 3'],
   ],
   [
     'what is named twice',

@@ -11,6 +11,7 @@ import { findTlsProblems } from '#runtime/process/tls-files.ts';
 import { type CorsConfig, corsSchema, metadataSchema } from './edge-schema.ts';
 import type { PassedNames } from './edge/metadata.ts';
 import { type AuthProvider, authSchema, policiesSchema, type PolicyConfig } from './policy-schema.ts';
+import { type ConcurrencyBounds, defaultBounds } from './stages/concurrency-limit.ts';
 
 /** What a `GATEWAY_CONFIG` says. */
 export interface ConfigFile {
@@ -36,6 +37,8 @@ export interface UpstreamConfig {
   /** The JSON of a gRPC service config, as it was given. */
   readonly serviceConfig?: unknown;
   readonly connectionsPerEndpoint: number;
+  /** How many calls it may have at a time; undefined for the default. */
+  readonly concurrency?: ConcurrencyBounds | undefined;
   readonly tls?: ChannelTls | undefined;
 }
 
@@ -127,6 +130,37 @@ const targetSchema = v.pipe(
       addIssue({ message: (error as Error).message });
     }
   }),
+);
+
+const callCount = (description: string) =>
+  v.optional(
+    v.pipe(
+      v.number('must be a number'),
+      v.integer('must be an integer'),
+      v.minValue(1, 'must be >= 1'),
+      v.maxValue(100_000, 'must be <= 100000'),
+      v.description(description),
+    ),
+  );
+
+const concurrencySchema = v.pipe(
+  strictObject({
+    min: callCount('The lowest limit; 4 by default, or max where that is less.'),
+    max: callCount('The highest limit; 1000 by default, or min where that is more. The same as min: a fixed limit.'),
+  }),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed || dataset.issues) return;
+    const { min = 1, max = Number.POSITIVE_INFINITY } = dataset.value;
+    if (min > max) addIssue({ message: `must be <= max ${max}`, path: pathInside(dataset.value, 'min') });
+  }),
+  v.transform(({ min, max }) => ({
+    min: min ?? Math.min(defaultBounds.min, max ?? defaultBounds.min),
+    max: max ?? Math.max(defaultBounds.max, min ?? defaultBounds.max),
+  })),
+  v.title('Concurrency'),
+  v.description(
+    'How many calls, without streams, it may have at a time. The limit is learned from how long they take; these are its bounds.',
+  ),
 );
 
 /** Adds an issue for each value that was there before, at the path that it has in the input. */
@@ -232,6 +266,7 @@ export function configFileSchema(directory: string) {
         ),
         1,
       ),
+      concurrency: v.optional(concurrencySchema),
       tls: v.optional(tls),
     }),
     v.title('Upstream'),

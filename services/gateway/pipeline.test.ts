@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Caller } from '#runtime/call/call.ts';
 import { ConfigError } from '#runtime/process/config.ts';
 import type { HttpRule } from './descriptors.ts';
 import { createPipeline } from './pipeline.ts';
@@ -7,7 +8,12 @@ import { createPolicies } from './policies.ts';
 import { compileProto, libraryProto } from './testdata/build.ts';
 
 const descriptors = compileProto(libraryProto);
-const upstream = { name: 'library', start: () => assert.fail('no call is made'), timeoutMs: () => undefined };
+const upstream = {
+  name: 'library',
+  start: () => assert.fail('no call is made'),
+  timeoutMs: () => undefined,
+  admit: (next: Caller) => next,
+};
 
 /** The pipeline of the library with some of its rules replaced. */
 function pipelineWith(rules: Record<string, HttpRule>) {

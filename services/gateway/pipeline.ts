@@ -13,6 +13,8 @@ import { createRouteTable, type Route, type RouteTable, routesOf } from './trans
 /** The service behind the gateway, as its calls see it. */
 export interface Upstream extends Caller {
   readonly name: string;
+  /** Lets in as many of the calls that go through it as the service can work on. */
+  admit(next: Caller): Caller;
   /** The `timeout` of its service config, where one holds for the method. */
   timeoutMs(method: Method): number | undefined;
 }
@@ -25,8 +27,8 @@ export interface Pipeline {
 /**
  * The way of a request, composed for each route at the start:
  *
- *     HTTP ─▶ route ─▶ observe ─▶ decode ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
- *             (google.api.http)   JSON→bytes └─────── the upstream's channel ──────┘
+ *     HTTP ─▶ route ─▶ observe ─▶ decode ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
+ *             (google.api.http)   JSON→bytes         └─────── the upstream's channel ──────┘
  *
  * Left to right; no stage reaches back. Below `decode` bodies are bytes, and whatever stands there is a `Caller`: a stage
  * between the two is a function `(next: Caller) => Caller`. Streams come and go in the form that the client asks for
@@ -73,7 +75,8 @@ export function createPipeline(options: {
     const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
     const { priority } = policyOf(method);
-    const caller: Caller = upstream;
+    // A stream may last for hours: what it costs is another matter (MAX_STREAMS).
+    const caller = isStream ? upstream : upstream.admit(upstream);
 
     return {
       route,

@@ -4,6 +4,7 @@ import * as grpc from '@grpc/grpc-js';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { until } from './edge/testing.ts';
+import { createEventLoop } from './stages/event-loop.ts';
 import { createUpstreams } from './upstreams.ts';
 
 /** A server that knows no method. */
@@ -27,6 +28,7 @@ test('the log says when calls go to a backup, and when they return', async () =>
   const config = { name: 'library', targets, services: ['a.B'], connectionsPerEndpoint: 1, place: 'TARGET' };
   const upstreams = createUpstreams([{ ...config, serviceConfig: {} }], {
     kubernetes: undefined,
+    eventLoop: createEventLoop(),
     registry: new Registry(),
     log,
   });
@@ -64,6 +66,7 @@ test('waits for each upstream, and names the one that is not ready in time', asy
   });
   const upstreams = createUpstreams([config('here', server.target), config('away', 'ipv4:127.0.0.1:1')], {
     kubernetes: undefined,
+    eventLoop: createEventLoop(),
     registry: new Registry(),
     log,
   });
@@ -96,7 +99,12 @@ test('lists each upstream that cannot be opened here, by its place', () => {
     connectionsPerEndpoint: 1,
     place,
   });
-  const options = { kubernetes: undefined, registry: new Registry(), log: pino({ enabled: false }) };
+  const options = {
+    kubernetes: undefined,
+    eventLoop: createEventLoop(),
+    registry: new Registry(),
+    log: pino({ enabled: false }),
+  };
   const why = 'target "kubernetes:///greeter:grpc" can be used only inside a Kubernetes cluster';
   assert.throws(() => createUpstreams([config('a', 'gateway.yaml:2'), config('b', 'gateway.yaml:7')], options), {
     problems: [`gateway.yaml:2: ${why}`, `gateway.yaml:7: ${why}`],

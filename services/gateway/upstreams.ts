@@ -9,6 +9,13 @@ import { ConfigError } from '#runtime/process/config.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { ServingUpstream } from './config.ts';
 import type { Upstream } from './pipeline.ts';
+import { type AdmissionMetrics, createAdmissionMetrics } from './stages/admission-metrics.ts';
+import { type Admission, type AdmissionSnapshot, createAdmission } from './stages/admit.ts';
+import { defaultBounds } from './stages/concurrency-limit.ts';
+import type { EventLoop } from './stages/event-loop.ts';
+
+/** An overload is no time for a line for each call. */
+const shedLogIntervalMs = 10_000;
 
 /** The services that the gateway calls. */
 export interface Upstreams {
@@ -21,6 +28,8 @@ export interface Upstreams {
   whenReady(timeoutMs: number): Promise<void>;
   /** What each channel knows and does now, by the upstream's name. */
   snapshot(): Record<string, ChannelSnapshot>;
+  /** How many calls each may have and has, by its name. */
+  admissions(): Record<string, AdmissionSnapshot>;
   close(): Promise<void>;
 }
 
@@ -34,17 +43,19 @@ export function createUpstreams(
   options: {
     /** For `kubernetes:///` targets. */
     readonly kubernetes: KubernetesAccess | undefined;
+    readonly eventLoop: EventLoop;
     readonly registry: Registry;
     readonly log: Logger;
   },
 ): Upstreams {
   const metrics = createChannelMetrics(options.registry);
+  const admissionMetrics = createAdmissionMetrics(options.registry);
   const problems: string[] = [];
   const opened = configs.flatMap((config) => {
     const { name, targets } = config;
     const log = options.log.child({ upstream: name, target: targets[0] });
     try {
-      return { ...config, log, ...openUpstream(config, { ...options, metrics, log }) };
+      return { ...config, log, ...openUpstream(config, { ...options, metrics, admissionMetrics, log }) };
     } catch (error) {
       // Targets were read with the configuration; whether this process can use them is known only here.
       problems.push(`${config.place}: ${(error as Error).message}`);
@@ -73,6 +84,7 @@ export function createUpstreams(
       );
     },
     snapshot: () => Object.fromEntries(opened.map(({ name, channel }) => [name, channel.snapshot()])),
+    admissions: () => Object.fromEntries(opened.map(({ name, admission }) => [name, admission.snapshot()])),
     async close() {
       await Promise.all(opened.map(({ channel }) => channel.close(0)));
     },
@@ -88,12 +100,14 @@ function openUpstream(
   config: ServingUpstream,
   options: {
     readonly kubernetes: KubernetesAccess | undefined;
+    readonly eventLoop: EventLoop;
     readonly metrics: ChannelMetrics;
+    readonly admissionMetrics: AdmissionMetrics;
     readonly log: Logger;
   },
-): { readonly channel: Channel; readonly upstream: Upstream } {
+): { readonly channel: Channel; readonly admission: Admission; readonly upstream: Upstream } {
   const { name, targets, connectionsPerEndpoint, tls } = config;
-  const { kubernetes, metrics, log } = options;
+  const { kubernetes, eventLoop, metrics, admissionMetrics, log } = options;
   const serviceConfig = parseServiceConfig(config.serviceConfig);
   const count = metrics.listener(targets[0] ?? '', name);
   const channel = createChannel({
@@ -108,10 +122,27 @@ function openUpstream(
     },
   });
   metrics.watch(channel, name);
+  const countShed = admissionMetrics.onShed(name);
+  let quietUntilMs = 0;
+  const admission = createAdmission({
+    bounds: config.concurrency ?? defaultBounds,
+    eventLoop,
+    waitingCalls: () => channel.waitingCalls,
+    onShed(reason, priority) {
+      countShed(reason, priority);
+      const nowMs = performance.now();
+      if (nowMs < quietUntilMs) return;
+      quietUntilMs = nowMs + shedLogIntervalMs;
+      log.warn({ reason, priority, admission: admission.snapshot() }, 'overload: calls are shed');
+    },
+  });
+  admissionMetrics.watch(admission, name);
   return {
     channel,
+    admission,
     upstream: {
       name,
+      admit: admission.admit,
       start: (call, observer) => channel.start(call, observer),
       timeoutMs: (method) => methodConfig(serviceConfig, method).timeoutMs,
     },

@@ -97,6 +97,7 @@ export async function startEdge(
   const upstream: Upstream = {
     name: 'library',
     timeoutMs: () => options.timeoutMs,
+    admit: (next) => next,
     start(start, observer) {
       const call = new FakeCall(start, observer);
       calls.push(call);

@@ -16,6 +16,7 @@ import type { Logger } from '#runtime/process/log.ts';
 import { httpStatusOf } from '../edge/errors.ts';
 import type { StreamForm } from '../edge/open-streams.ts';
 import type { HttpRoute } from '../transcoding/routes.ts';
+import { type ShedReason, shedReasonOf } from './admit.ts';
 
 /** What is seen of one request: filled in on its way, and told when its response has closed. */
 export interface Observation {
@@ -97,7 +98,9 @@ export function createHttpObserver(options: {
     status?: CallStatus,
   ): void {
     const severity = Math.max(fields.code, status === undefined ? 0 : httpStatusOf(status.code));
-    const level = severity >= 500 ? 'warn' : severity >= 400 ? 'info' : 'debug';
+    // An overload is told once in a while by the upstream, and counted: a line for each call would add to it.
+    const isQuiet = severity < 400 || fields.shed !== undefined;
+    const level = isQuiet ? 'debug' : severity >= 500 ? 'warn' : 'info';
     if (!log.isLevelEnabled(level)) return;
     const grpc = status && {
       grpcCode: codeName(status.code),
@@ -123,6 +126,7 @@ export function createHttpObserver(options: {
         const status = observation.status ?? (response.writableFinished ? undefined : clientLeft);
         // The end of a WebSocket is no end of a response.
         const code = streamForm === 'websocket' ? switchingProtocols : httpCode;
+        const shed = status && shedReasonOf(status);
         const durationMs = performance.now() - startedMs;
         count(route, code, status === undefined ? '' : codeName(status.code), durationMs);
         const fields = {
@@ -131,6 +135,7 @@ export function createHttpObserver(options: {
           requestId,
           ...(endpointId && { endpointId }),
           ...(streamForm && { stream: streamForm }),
+          ...(shed && { shed }),
         };
         if (span === undefined) return writeLog(request, route, fields, status);
         otelContext.with(span.context, () => writeLog(request, route, fields, status));
@@ -189,4 +194,5 @@ interface AccessFields {
   readonly requestId: string;
   readonly endpointId?: string;
   readonly stream?: StreamForm;
+  readonly shed?: ShedReason;
 }

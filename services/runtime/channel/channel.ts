@@ -47,6 +47,8 @@ export interface Channel extends Caller {
   readonly target: string;
   /** READY when at least one replica can take a call. */
   readonly state: ConnectionState;
+  /** Calls that wait for an endpoint to become ready. */
+  readonly waitingCalls: number;
   /** Starts to resolve and connect, ahead of the first call. Once. */
   connect(): void;
   /** Returns the function that ends it. */
@@ -143,6 +145,9 @@ export function createChannel(options: ChannelOptions): Channel {
     target: primary.target,
     get state() {
       return state;
+    },
+    get waitingCalls() {
+      return attempts.waiting;
     },
     start: attempts.start,
     connect: () => priority.connect(),

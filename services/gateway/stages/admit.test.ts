@@ -1,0 +1,236 @@
+import assert from 'node:assert/strict';
+import { test, type TestContext } from 'node:test';
+import type { Call, CallObserver, CallStart, CallStatus } from '#runtime/call/call.ts';
+import { Code, codeName } from '#runtime/call/status.ts';
+import { createErrorWriter } from '../edge/errors.ts';
+import { google } from '../google.ts';
+import { createAdmission, type Priority, type ShedReason, shedReasonOf } from './admit.ts';
+
+const method = {
+  path: '/test.Service/Do',
+  requestStream: false,
+  responseStream: false,
+  idempotency: 'UNKNOWN',
+} as const;
+
+interface Asked {
+  readonly call: Call;
+  readonly priority: Priority;
+  status: CallStatus | undefined;
+}
+
+/** An admission of a fixed limit, before an upstream whose calls the test ends. Its clock is that of the test. */
+function createDoor(t: TestContext, max: number) {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let now = 1_000;
+  t.mock.method(performance, 'now', () => now);
+  const loop = { overloaded: false, turnMs: 0, waitingCalls: 0 };
+  const sheds: [ShedReason, Priority][] = [];
+  const inside: { observer: CallObserver; start: CallStart; heard: unknown[] }[] = [];
+  const admission = createAdmission({
+    bounds: { min: max, max },
+    eventLoop: {
+      get overloaded() {
+        return loop.overloaded;
+      },
+      turnMs: () => loop.turnMs,
+      lastTurnMs: 0,
+      start() {},
+      stop() {},
+    },
+    waitingCalls: () => loop.waitingCalls,
+    onShed: (reason, priority) => sheds.push([reason, priority]),
+  });
+  const caller = admission.admit({
+    start(start, observer) {
+      const heard: unknown[] = [];
+      inside.push({ observer, start, heard });
+      return {
+        request: (messages) => void heard.push(['request', messages]),
+        write: (message, end) => heard.push(['write', message[0], end]) > 0,
+        end: () => void heard.push(['end']),
+        cancel: (code) => void heard.push(['cancel', codeName(code)]),
+      };
+    },
+  });
+
+  return {
+    admission,
+    loop,
+    sheds,
+    inside,
+    ask(priority: Priority = 'high', timeoutMs = 2_000): Asked {
+      const start = { method, metadata: [], deadlineMs: now + timeoutMs, priority, context: undefined, avoid: [] };
+      let started = false;
+      const asked: Asked = {
+        priority,
+        status: undefined,
+        call: caller.start(start, {
+          onHeaders() {},
+          onMessage() {},
+          onWritable() {},
+          onStatus(status) {
+            assert.ok(started, 'a status inside start()');
+            assert.equal(asked.status, undefined, 'a second status');
+            asked.status = status;
+          },
+        }),
+      };
+      started = true;
+      const { call } = asked;
+      call.request(1);
+      call.write(Uint8Array.of(inside.length), true);
+      return asked;
+    },
+    /** Ends the call that was let in at that index. */
+    end(index: number, code: number = Code.OK) {
+      inside[index]?.observer.onStatus({ code, details: '', trailers: [], from: 'peer', seenByPeer: 'maybe' });
+    },
+    async pass(ms: number) {
+      now += ms;
+      t.mock.timers.tick(ms);
+      await Promise.resolve();
+    },
+  };
+}
+
+const told = ({ status }: Asked) => status && (shedReasonOf(status) ?? codeName(status.code));
+
+test('lets in up to the limit, then the ones that wait as others end, with what they were told meanwhile', async (t) => {
+  const { ask, inside, end, admission, pass } = createDoor(t, 2);
+  const [first] = [ask(), ask(), ask(), ask()];
+  assert.deepEqual([inside.length, admission.snapshot().inFlight, admission.snapshot().queued.high], [2, 2, 2]);
+  end(0);
+  assert.equal(told(first), 'OK');
+  assert.equal(inside.length, 3);
+  assert.deepEqual(inside[2]?.heard, [
+    ['request', 1],
+    ['write', 2, true],
+  ]);
+  end(1);
+  end(2);
+  end(3);
+  await pass(1_000);
+  assert.deepEqual([admission.snapshot().inFlight, admission.snapshot().queued.high], [0, 0]);
+});
+
+test('sheds what finds no room to wait, and what waited 100 ms', async (t) => {
+  const { ask, inside, sheds, pass } = createDoor(t, 2);
+  const asked = [ask(), ask(), ask(), ask(), ask()];
+  await pass(0);
+  assert.deepEqual(asked.map(told), [undefined, undefined, undefined, undefined, 'queue-full']);
+  await pass(99);
+  assert.deepEqual(asked.slice(2, 4).map(told), [undefined, undefined]);
+  await pass(1);
+  assert.deepEqual(asked.slice(2, 4).map(told), ['queue-timeout', 'queue-timeout']);
+  assert.equal(inside.length, 2);
+  assert.deepEqual(sheds, [
+    ['queue-full', 'high'],
+    ['queue-timeout', 'high'],
+    ['queue-timeout', 'high'],
+  ]);
+});
+
+test('what is shed is UNAVAILABLE, was seen by nobody, and says when to come back', async (t) => {
+  const { ask, pass, loop } = createDoor(t, 1);
+  loop.overloaded = true;
+  loop.turnMs = 1_000;
+  const asked = ask();
+  await pass(0);
+  assert.ok(asked.status);
+  assert.equal(asked.status.seenByPeer, 'no');
+  const writer = createErrorWriter(google);
+  const json = writer.statusJson(asked.status);
+  assert.equal(json.code, Code.UNAVAILABLE);
+  assert.equal(json.message, 'the service is overloaded and did not take this call');
+  assert.ok([1, 2, 3].includes(Number(writer.headers(json)['retry-after'])), JSON.stringify(json));
+});
+
+test('lets in those of high priority first, and gives them the places of the others', async (t) => {
+  const { ask, inside, end, pass, admission } = createDoor(t, 2);
+  const [, , low1, low2] = [ask(), ask(), ask('low'), ask('low')];
+  const high = ask('high');
+  await pass(0);
+  assert.deepEqual([told(low1), told(low2), told(high)], ['displaced', undefined, undefined]);
+  end(0);
+  assert.equal(inside[2]?.start.priority, 'high');
+  end(1);
+  assert.equal(inside[3]?.start.priority, 'low');
+  assert.equal(admission.snapshot().shed.displaced.low, 1);
+});
+
+test('a call of low priority takes no place of another', async (t) => {
+  const { ask, pass } = createDoor(t, 1);
+  const [, waits] = [ask(), ask('high')];
+  const low = ask('low');
+  await pass(0);
+  assert.deepEqual([told(waits), told(low)], [undefined, 'queue-full']);
+});
+
+test('a call that waits ends with its deadline, and one that is cancelled leaves the queue', async (t) => {
+  const { ask, admission, pass, end, inside } = createDoor(t, 3);
+  const [, , , hasty, left, late] = [ask(), ask(), ask(), ask('high', 30), ask(), ask('low', 0)];
+  left.call.cancel(Code.CANCELLED, 'the client went away');
+  assert.equal(left.status, undefined);
+  await pass(0);
+  assert.equal(told(left), 'CANCELLED');
+  await pass(1);
+  assert.equal(told(late), 'DEADLINE_EXCEEDED');
+  await pass(29);
+  assert.deepEqual([told(hasty), hasty.status?.seenByPeer], ['DEADLINE_EXCEEDED', 'no']);
+  assert.deepEqual(admission.snapshot().queued, { high: 0, low: 0 });
+  end(0);
+  assert.equal(inside.length, 3);
+});
+
+test('a cancellation goes on to the upstream, whose status frees the place', async (t) => {
+  const { ask, inside, end, admission, pass } = createDoor(t, 1);
+  const asked = ask();
+  asked.call.cancel(Code.CANCELLED, 'the client went away');
+  assert.deepEqual(inside[0]?.heard.at(-1), ['cancel', 'CANCELLED']);
+  assert.equal(admission.snapshot().inFlight, 1);
+  end(0, Code.CANCELLED);
+  assert.deepEqual([told(asked), admission.snapshot().inFlight], ['CANCELLED', 0]);
+  await pass(0);
+});
+
+test('calls that wait for a replica take no room', (t) => {
+  const { ask, loop, inside } = createDoor(t, 2);
+  ask();
+  ask();
+  loop.waitingCalls = 2;
+  ask();
+  ask();
+  assert.equal(inside.length, 4);
+  ask();
+  loop.waitingCalls = 3;
+  ask();
+  assert.equal(inside.length, 5);
+});
+
+test('in an overload of the event loop a turn takes calls for 5 ms, of low priority only while none of high is shed', async (t) => {
+  const { ask, loop, pass } = createDoor(t, 100);
+  loop.turnMs = 1_000;
+  const before = ask('low');
+  loop.overloaded = true;
+  loop.turnMs = 2;
+  const [early] = [ask('low'), ask('high')];
+  loop.turnMs = 3;
+  const [low, high] = [ask('low'), ask('high')];
+  loop.turnMs = 5;
+  const highShed = ask('high');
+  loop.turnMs = 0;
+  const after = ask('low');
+  await pass(101);
+  const later = ask('low');
+  await pass(0);
+  assert.deepEqual([before, early, low, high, highShed, after, later].map(told), [
+    undefined,
+    undefined,
+    'event-loop',
+    undefined,
+    'event-loop',
+    'event-loop',
+    undefined,
+  ]);
+});

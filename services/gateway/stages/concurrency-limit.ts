@@ -1,0 +1,196 @@
+import type { Method } from '#runtime/call/call.ts';
+
+/** How many calls an upstream may have at a time, learned from how long they take. */
+export interface ConcurrencyLimit {
+  /** What holds now: less than `learned` while the unloaded latency is measured again. */
+  readonly current: number;
+  readonly learned: number;
+  /** A call begins as one of so many in flight. What it returns goes to `ended`. */
+  started(inFlight: number): number;
+  ended(window: number, call: EndedCall): void;
+  /** What a call of each method takes without load, as far as that is known. */
+  baselinesMs(): Record<string, number>;
+}
+
+export interface EndedCall {
+  readonly method: Method;
+  readonly durationMs: number;
+  /** `no-answer`: it would have taken longer, had nobody given it up. */
+  readonly outcome: 'ok' | 'no-answer';
+}
+
+/** Where the limit stays. If both are the same it is fixed. */
+export interface ConcurrencyBounds {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** Of an upstream that has none. */
+export const defaultBounds: ConcurrencyBounds = { min: 4, max: 1_000 };
+
+const initialLimit = 32;
+/** A latency of so many times the unloaded one, plus the slack, is where calls begin to wait for each other. */
+const tolerance = 1.5;
+/** What a busy scheduler or a garbage collection may add: no overload. */
+const slackMs = 25;
+/** Up to this share of the tolerated latency there is room for twice as many calls. */
+const calmRatio = 0.8;
+/** Up to so many times the tolerated latency the limit is about where it will stay. */
+const settledRatio = 1.5;
+/** With at most this share of the limit in flight calls do not wait for each other: what they take is the unloaded latency. */
+const lightShare = 1 / 4;
+/** How far one window moves the unloaded latency, unless it was measured for that. */
+const baselineWeight = 0.2;
+const minWindowMs = 20;
+const minSamples = 10;
+/** Of a method in a window; past it a new one takes the place of any. */
+const maxSamples = 200;
+/** After how long under load the unloaded latency is measured again, first and from then on twice as long each time. */
+const firstProbeMs = 1_000;
+const maxProbeIntervalMs = 32_000;
+const maxProbeMs = 5_000;
+
+/**
+ * A limit that follows the gradient from recent to unloaded latency, as Netflix's concurrency-limits and Envoy's adaptive
+ * concurrency do: calls that take longer than without load wait for each other at the upstream, and then fewer are let in.
+ *
+ * Time goes by in windows of calls that all began under the same limit. A window compares each call with others of its
+ * method and takes the median, so that neither a mix of fast and slow methods nor one frozen replica of three moves the
+ * limit. It doubles while there is no queue, grows by its root while there is a small one, and shrinks at most by half. A
+ * window that never had a quarter of the limit in flight leaves it as it is, and tells the unloaded latency. Where load
+ * leaves no such window, the limit is cut to a quarter now and then for as long as it takes to measure: at times that are
+ * the same on all gateways, since each would otherwise measure the queue of the others.
+ */
+export function createConcurrencyLimit(
+  { min, max }: ConcurrencyBounds,
+  /** Milliseconds since 1970, monotonic. */
+  nowMs: () => number = () => performance.timeOrigin + performance.now(),
+): ConcurrencyLimit {
+  const baselines = new Map<Method, number>();
+  let learned = Math.min(max, Math.max(min, initialLimit));
+  let window = openWindow(0);
+  let recentMs = 0;
+  /** When to measure next; undefined without load. */
+  let probeAtMs: number | undefined;
+  let probeIntervalMs = firstProbeMs;
+
+  function openWindow(id: number, isProbe = false): Window {
+    return { id, isProbe, openedMs: nowMs(), peak: 0, count: 0, byMethod: new Map() };
+  }
+
+  function current(): number {
+    return window.isProbe ? Math.max(min, Math.floor(learned * lightShare)) : learned;
+  }
+
+  /** What a call of the method may take before it counts as one that waited; undefined while nothing is known of it. */
+  function toleratedMs(method: Method): number | undefined {
+    const baselineMs = baselines.get(method);
+    return baselineMs === undefined ? undefined : baselineMs * tolerance + slackMs;
+  }
+
+  function closeIfDue(now: number): void {
+    const openMs = now - window.openedMs;
+    const { isProbe, id } = window;
+    if (window.count >= minSamples && openMs >= Math.max(minWindowMs, isProbe ? 0 : 2 * recentMs)) close(now);
+    else if (isProbe && openMs >= maxProbeMs) window = openWindow(id + 1);
+  }
+
+  function close(now: number): void {
+    const { isProbe, id } = window;
+    const isLight = window.peak <= Math.ceil(learned * lightShare);
+    const ratio = medianRatio(window);
+    recentMs = median([...window.byMethod.values()].flatMap(({ okMs, lateMs }) => [...okMs, ...lateMs]));
+    learnBaselines(window, isProbe ? 1 : baselineWeight, isProbe || isLight);
+    window = openWindow(id + 1);
+    if (isProbe) return;
+    if (isLight) {
+      probeAtMs = undefined;
+      probeIntervalMs = firstProbeMs;
+      return;
+    }
+    if (ratio !== undefined) {
+      const next =
+        ratio <= calmRatio ? 2 * learned : learned * Math.min(1, Math.max(0.5, 1 / ratio)) + Math.sqrt(learned);
+      learned = Math.min(max, Math.max(min, Math.floor(next)));
+    }
+    probeAtMs ??= now + firstProbeMs;
+    // On its way down it is still too high for a quarter of it to be little.
+    const isSettled = learned === min || (ratio !== undefined && ratio <= settledRatio);
+    if (now < probeAtMs || !isSettled || learned === max) return;
+    probeIntervalMs = Math.min(2 * probeIntervalMs, maxProbeIntervalMs);
+    // A multiple of the interval, and not so often that it would cost what it is to save.
+    probeAtMs = Math.ceil((now + Math.max(probeIntervalMs / 2, 20 * recentMs)) / probeIntervalMs) * probeIntervalMs;
+    window = openWindow(window.id, true);
+  }
+
+  function learnBaselines({ byMethod }: Window, weight: number, mayRise: boolean): void {
+    for (const [method, { okMs }] of byMethod) {
+      if (okMs.length === 0) continue;
+      const latencyMs = median(okMs);
+      const baselineMs = baselines.get(method) ?? latencyMs;
+      if (latencyMs < baselineMs || mayRise) baselines.set(method, baselineMs + weight * (latencyMs - baselineMs));
+      else baselines.set(method, baselineMs);
+    }
+  }
+
+  /** Of how long calls took to how long they may take. */
+  function medianRatio({ byMethod }: Window): number | undefined {
+    const ratios: number[] = [];
+    for (const [method, { okMs, lateMs }] of byMethod) {
+      const tolerated = toleratedMs(method);
+      if (tolerated !== undefined) for (const ms of [...okMs, ...lateMs]) ratios.push(ms / tolerated);
+    }
+    return ratios.length < minSamples / 2 ? undefined : median(ratios);
+  }
+
+  return {
+    get current() {
+      return current();
+    },
+    get learned() {
+      return learned;
+    },
+    started(inFlight) {
+      // Calls may all hang: the one that comes next looks at what was seen before.
+      closeIfDue(nowMs());
+      if (window.peak === 0) window.openedMs = nowMs();
+      window.peak = Math.max(window.peak, inFlight);
+      return window.id;
+    },
+    ended(id, { method, durationMs, outcome }) {
+      if (id === window.id) {
+        let samples = window.byMethod.get(method);
+        if (samples === undefined) window.byMethod.set(method, (samples = { okMs: [], lateMs: [] }));
+        if (outcome === 'ok') {
+          add(samples.okMs, durationMs);
+          window.count++;
+        } else if (durationMs > (toleratedMs(method) ?? Number.POSITIVE_INFINITY)) {
+          add(samples.lateMs, durationMs);
+          window.count++;
+        }
+      }
+      closeIfDue(nowMs());
+    },
+    baselinesMs: () =>
+      Object.fromEntries([...baselines].map(([{ path }, ms]) => [path.slice(1), Math.round(ms * 100) / 100])),
+  };
+}
+
+interface Window {
+  readonly id: number;
+  readonly isProbe: boolean;
+  openedMs: number;
+  /** The most calls in flight when one of its calls began. */
+  peak: number;
+  count: number;
+  readonly byMethod: Map<Method, { readonly okMs: number[]; readonly lateMs: number[] }>;
+}
+
+function add(samples: number[], sample: number): void {
+  if (samples.length < maxSamples) samples.push(sample);
+  else samples[Math.floor(Math.random() * maxSamples)] = sample;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
+}
