@@ -4,6 +4,8 @@ import { type Admin, createAdmin } from '#runtime/process/admin.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
+import { createTraceStore, showTraces } from '#runtime/process/trace-store.ts';
+import type { Tracing } from '#runtime/process/tracing.ts';
 import type { ConfigFile } from './config-file.ts';
 import { type GatewayConfig, upstreamsOf } from './config.ts';
 import { readDescriptors } from './descriptors.ts';
@@ -36,10 +38,11 @@ export interface App {
 export function createApp(
   config: GatewayConfig,
   log: Logger,
-  tracing: { readonly enabled: boolean },
+  tracing: Tracing,
   kubernetes?: KubernetesAccess,
 ): App {
-  const registry = createMetrics({ service: 'gateway' });
+  const registry = createMetrics({ service: 'gateway', tracing });
+  const traces = createTraceStore();
   const descriptors = readDescriptors(config.descriptors);
   const services = [...new Set(descriptors.methods.map(({ method }) => serviceOf(method)))];
   const eventLoop = createEventLoop();
@@ -49,6 +52,7 @@ export function createApp(
     port: config.adminPort,
     registry,
     routes: {
+      'GET /introspection/traces': showTraces(traces, { service: 'gateway', podName: config.podName }),
       'GET /introspection/channel': (_request, response) => sendJson(response, upstreams.snapshot()),
       'GET /introspection/overload': (_request, response) => {
         const { overloaded, lastTurnMs } = eventLoop;
@@ -57,7 +61,7 @@ export function createApp(
     },
     log,
   });
-  const observer = createHttpObserver({ registry, log, tracing: tracing.enabled });
+  const observer = createHttpObserver({ ...config, registry, log, tracing: tracing.enabled, traces });
   const { routes, served } = createPipeline({
     ...config,
     descriptors,

@@ -1,4 +1,5 @@
 import { pino } from 'pino';
+import { noTracing } from '#runtime/process/tracing.ts';
 import { type App, createApp } from './app.ts';
 import type { GatewayConfig } from './config.ts';
 
@@ -38,7 +39,7 @@ export function printRoutes(config: GatewayConfig): string {
 /** The whole gateway, never run. Nothing connects: it does not matter whether there is a cluster around. */
 function build(config: GatewayConfig): App {
   const cluster = { server: 'https://kubernetes.default.svc', namespace: 'default' };
-  return createApp(config, pino({ enabled: false }), { enabled: false }, cluster);
+  return createApp(config, pino({ enabled: false }), noTracing, cluster);
 }
 
 function count(number: number, noun: string): string {

@@ -17,7 +17,7 @@ await runMain(process, { program: 'gateway', settings }, async (config) => {
   const log = createLog({ service: 'gateway', podName, level: logLevel, format: logFormat, stdout });
   log.info({ config: maskConfig(settings, config) }, 'starting');
   const tracing = await startTracing({ env, service: 'gateway', podName, log });
-  // Only now, since tracing must come before grpc-js.
+  // Only now, so that a mistake in the settings is told at once.
   const { createApp } = await import('./app.ts');
   const kubernetes = config.kubernetesApi === undefined ? inClusterAccess(env) : { server: config.kubernetesApi };
   const { program, admin } = createApp(config, log, tracing, kubernetes);

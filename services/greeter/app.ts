@@ -3,6 +3,7 @@ import { type Admin, createAdmin } from '#runtime/process/admin.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
+import type { Tracing } from '#runtime/process/tracing.ts';
 import { createServer } from '#runtime/server/server.ts';
 import { type GreeterConfig, tlsOf } from './config.ts';
 import { createFaults } from './faults.ts';
@@ -11,8 +12,12 @@ import { greeter } from './greeter.ts';
 const descriptors = new URL('../../proto/descriptors.binpb', import.meta.url);
 
 /** Builds the greeter. Nothing listens before it is run. */
-export function createApp(config: GreeterConfig, log: Logger): { readonly program: Program; readonly admin: Admin } {
-  const registry = createMetrics({ service: 'greeter' });
+export function createApp(
+  config: GreeterConfig,
+  log: Logger,
+  tracing?: Tracing,
+): { readonly program: Program; readonly admin: Admin } {
+  const registry = createMetrics({ service: 'greeter', ...(tracing && { tracing }) });
   const faults = config.faults === 'enabled' ? createFaults({ log, server: () => server }) : undefined;
   const admin = createAdmin({ host: config.host, port: config.adminPort, registry, routes: faults?.routes ?? {}, log });
   const server = createServer({

@@ -11,7 +11,7 @@ await runMain(process, { program: 'greeter', settings }, async (config) => {
   const log = createLog({ service: 'greeter', podName, level: logLevel, format: logFormat, stdout });
   log.info({ config: maskConfig(settings, config) }, 'starting');
   const tracing = await startTracing({ env, service: 'greeter', podName, log });
-  // Only now, since tracing must come before grpc-js.
+  // Only now, so that a mistake in the settings is told at once.
   const { createApp } = await import('./app.ts');
-  await runProgram(process, { ...createApp(config, log), tracing, log, drainDelayMs, drainGraceMs });
+  await runProgram(process, { ...createApp(config, log, tracing), tracing, log, drainDelayMs, drainGraceMs });
 });

@@ -1,27 +1,21 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import {
-  type Context,
-  context as otelContext,
-  propagation,
-  ROOT_CONTEXT,
-  type Span,
-  SpanKind,
-  SpanStatusCode,
-  trace,
-} from '@opentelemetry/api';
 import { Histogram, type Registry } from 'prom-client';
-import type { CallStatus } from '#runtime/call/call.ts';
+import type { CallContext, CallStatus } from '#runtime/call/call.ts';
 import { Code, type CodeName, codeName, localStatus } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
+import type { TraceStore } from '#runtime/process/trace-store.ts';
 import { httpStatusOf } from '../edge/errors.ts';
 import type { StreamForm } from '../edge/open-streams.ts';
 import type { HttpRoute } from '../transcoding/routes.ts';
 import { type ShedReason, shedReasonOf } from './admit.ts';
+import { createTraceStarter } from './request-trace.ts';
 
 /** What is seen of one request: filled in on its way, and told when its response has closed. */
 export interface Observation {
-  /** The OpenTelemetry context of the request's span; undefined while tracing is off. */
-  readonly context: Context | undefined;
+  /** Follows the request's call. */
+  readonly context: CallContext;
+  /** The trace that the request belongs to: that of its span, or that of its `traceparent`, or one of its own. */
+  readonly traceId: string;
   /** What the call ended with; undefined for a request that made none. */
   status: CallStatus | undefined;
   /** The replica that answered. */
@@ -48,15 +42,20 @@ const clientLeft = localStatus(Code.CANCELLED, 'the client went away', 'maybe');
 const switchingProtocols = 101;
 
 /**
- * Counts and times requests by route, logs each (at debug when all is well, so that a busy gateway is quiet) and, while
- * tracing is on, gives each a server span below the one that the client's `traceparent` names.
+ * Counts and times requests by route, logs each (at debug when all is well, so that a busy gateway is quiet), keeps the
+ * traces of the last ones and, while tracing is on, gives each a server span below the one that its headers name.
  */
 export function createHttpObserver(options: {
   readonly registry: Registry;
   readonly log: Logger;
   readonly tracing: boolean;
+  /** Keeps the last traces. Defaults to none. */
+  readonly traces?: TraceStore;
+  /** A request that takes longer, and is no stream, is slow. Defaults to 1 s. */
+  readonly slowRequestMs?: number;
 }): HttpObserver {
-  const { log, tracing } = options;
+  const { log, traces, slowRequestMs = 1_000 } = options;
+  const startTrace = createTraceStarter(options);
   const duration = new Histogram({
     name: 'http_server_request_duration_seconds',
     help: 'Time from the head of a request to the end of its reply; code 499: the client went away; grpc_code: how its call ended',
@@ -64,7 +63,6 @@ export function createHttpObserver(options: {
     buckets: [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
     registers: [options.registry],
   });
-  const tracer = trace.getTracer('tandem-gateway');
   const series = new Map<
     HttpRoute | undefined,
     Map<string, { observe(seconds: number): void; name: string; count: number }>
@@ -97,9 +95,9 @@ export function createHttpObserver(options: {
     fields: AccessFields,
     status?: CallStatus,
   ): void {
-    const severity = Math.max(fields.code, status === undefined ? 0 : httpStatusOf(status.code));
+    const severity = severityOf(fields.code, status);
     // An overload is told once in a while by the upstream, and counted: a line for each call would add to it.
-    const isQuiet = severity < 400 || fields.shed !== undefined;
+    const isQuiet = (severity < 400 && !fields.slow) || fields.shed !== undefined;
     const level = isQuiet ? 'debug' : severity >= 500 ? 'warn' : 'info';
     if (!log.isLevelEnabled(level)) return;
     const grpc = status && {
@@ -113,9 +111,10 @@ export function createHttpObserver(options: {
   return {
     observe(request, response, route, requestId) {
       const startedMs = performance.now();
-      const span = tracing ? startSpan(request, route) : undefined;
+      const trace = startTrace(request, route);
       const observation: Observation = {
-        context: span?.context,
+        context: trace.call,
+        traceId: trace.traceId,
         status: undefined,
         endpointId: '',
         streamForm: undefined,
@@ -129,17 +128,21 @@ export function createHttpObserver(options: {
         const shed = status && shedReasonOf(status);
         const durationMs = performance.now() - startedMs;
         count(route, code, status === undefined ? '' : codeName(status.code), durationMs);
+        const failed = severityOf(code, status) >= 500;
+        const slow = streamForm === undefined && durationMs >= slowRequestMs;
         const fields = {
+          trace_id: trace.traceId,
           code,
           durationMs: Math.round(durationMs * 100) / 100,
           requestId,
           ...(endpointId && { endpointId }),
           ...(streamForm && { stream: streamForm }),
+          ...(slow && { slow }),
           ...(shed && { shed }),
         };
-        if (span === undefined) return writeLog(request, route, fields, status);
-        otelContext.with(span.context, () => writeLog(request, route, fields, status));
-        span.end(code, status);
+        writeLog(request, route, fields, status);
+        trace.end({ code, status, failed, slow });
+        traces?.add(trace);
       });
       return observation;
     },
@@ -151,48 +154,20 @@ export function createHttpObserver(options: {
       return counts;
     },
   };
+}
 
-  /** https://opentelemetry.io/docs/specs/semconv/http/http-spans/ */
-  function startSpan(request: IncomingMessage, route: HttpRoute | undefined) {
-    const parent = propagation.extract(ROOT_CONTEXT, request.headers);
-    const name = route ? `${route.httpMethod} ${route.template.text}` : `${request.method}`;
-    const [path, query] = (request.url ?? '').split('?', 2);
-    const span: Span = tracer.startSpan(
-      name,
-      {
-        kind: SpanKind.SERVER,
-        attributes: {
-          'http.request.method': request.method ?? '',
-          'url.scheme': 'http',
-          'url.path': path ?? '',
-          ...(query !== undefined && { 'url.query': query }),
-          ...(route && { 'http.route': route.template.text }),
-          ...(request.headers.host && { 'server.address': request.headers.host.replace(/:\d+$/, '') }),
-          ...(request.headers['user-agent'] && { 'user_agent.original': request.headers['user-agent'] }),
-          'network.protocol.version': request.httpVersion,
-          'client.address': request.socket.remoteAddress ?? '',
-        },
-      },
-      parent,
-    );
-    return {
-      context: trace.setSpan(parent, span),
-      end(code: number, status: CallStatus | undefined) {
-        span.setAttribute('http.response.status_code', code);
-        if (status !== undefined) span.setAttribute('rpc.grpc.status_code', status.code);
-        if (code >= 500 || (status !== undefined && httpStatusOf(status.code) >= 500))
-          span.setStatus({ code: SpanStatusCode.ERROR });
-        span.end();
-      },
-    };
-  }
+/** A stream has its HTTP status before it fails: the worse of the two counts. */
+function severityOf(code: number, status: CallStatus | undefined): number {
+  return Math.max(code, status === undefined ? 0 : httpStatusOf(status.code));
 }
 
 interface AccessFields {
+  readonly trace_id: string;
   readonly code: number;
   readonly durationMs: number;
   readonly requestId: string;
   readonly endpointId?: string;
   readonly stream?: StreamForm;
+  readonly slow?: boolean;
   readonly shed?: ShedReason;
 }

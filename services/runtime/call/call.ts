@@ -23,10 +23,43 @@ export interface CallStart {
   /** A point in time on the clock of `performance.now()`; `Infinity` for none. */
   readonly deadlineMs: number;
   readonly priority: 'high' | 'low';
-  /** The OpenTelemetry `Context` that the call's spans belong to, passed on unread. */
-  readonly context: unknown;
+  /** What follows the call; undefined where nobody does. */
+  readonly context: CallContext | undefined;
   /** Ids of endpoints that another one is preferred to, such as those that earlier attempts used. */
   readonly avoid: readonly string[];
+}
+
+/** Follows one call, so that its attempts are spans of one trace. */
+export interface CallContext {
+  /** Runs right before an attempt is sent. */
+  startAttempt(attempt: AttemptStart): AttemptSpan;
+}
+
+export interface AttemptStart {
+  readonly method: Method;
+  readonly endpoint: Endpoint;
+  readonly reason: AttemptReason;
+  /** The target that the endpoint is of, and its index among those of the channel: 0 is the primary. */
+  readonly target: string;
+  readonly priority: number;
+}
+
+/** Why there is an attempt. `repick`: the one before was never sent or refused, so that no policy or budget has a say. */
+export type AttemptReason = 'first' | 'repick' | 'retry' | 'hedge';
+
+export interface AttemptSpan {
+  /** Sent along with the call's own: which span the peer's belongs to. */
+  readonly metadata: Metadata;
+  end(outcome: AttemptOutcome): void;
+}
+
+export interface AttemptOutcome {
+  readonly status: CallStatus;
+  /** Another attempt of the call answered first: this one was cancelled and counts neither way. */
+  readonly lost: boolean;
+  /** Messages. */
+  readonly sent: number;
+  readonly received: number;
 }
 
 export interface CallStatus {

@@ -1,8 +1,19 @@
-import type { Call, Caller, CallObserver, CallStart, CallStatus, Metadata, Method, Picker } from '../call/call.ts';
+import type {
+  AttemptReason,
+  AttemptSpan,
+  Call,
+  Caller,
+  CallObserver,
+  CallStart,
+  CallStatus,
+  Metadata,
+  Method,
+  Picker,
+} from '../call/call.ts';
 import { getText } from '../call/metadata.ts';
 import { Code, localStatus } from '../call/status.ts';
 import type { Budget } from './budget.ts';
-import type { AttemptReason, ChannelListener } from './events.ts';
+import type { ChannelListener } from './events.ts';
 import type { MethodConfig, RetryPolicy } from './service-config.ts';
 
 /** A call that was never sent is picked again this many times at most. */
@@ -16,6 +27,8 @@ const maxWaitingCalls = 10_000;
 
 export interface AttemptsOptions {
   readonly pick: Picker;
+  /** The target that calls are picked from, and its index. */
+  readonly active: () => { readonly target: string; readonly priority: number };
   readonly methodConfig: (method: Method) => MethodConfig;
   readonly budget: Budget;
   readonly onEvent: ChannelListener;
@@ -125,7 +138,13 @@ class AttemptedCall implements Call {
       attempt: attempt.index,
       reason,
     });
-    attempt.call = picked.start(start, attempt);
+    attempt.span = start.context?.startAttempt({
+      method: start.method,
+      endpoint: picked.endpoint,
+      reason,
+      ...this.options.active(),
+    });
+    attempt.call = picked.start(withMetadata(start, attempt.span?.metadata), attempt);
     this.replay(attempt);
     this.scheduleHedge(this.config.hedgingPolicy?.hedgingDelayMs);
   }
@@ -145,7 +164,10 @@ class AttemptedCall implements Call {
     if (this.ended) return true;
     this.requestEnded ||= end;
     let writable = true;
-    for (const { call } of this.running) writable = (call?.write(message, end) ?? false) && writable;
+    for (const attempt of this.running) {
+      attempt.sent++;
+      writable = (attempt.call?.write(message, end) ?? false) && writable;
+    }
     if (this.winner === undefined) {
       this.written.push(message);
       this.writtenBytes += message.length;
@@ -178,6 +200,7 @@ class AttemptedCall implements Call {
   messageReceived(attempt: Attempt, message: Uint8Array): void {
     if (this.ended || attempt.lost) return;
     this.commitTo(attempt);
+    attempt.received++;
     this.credits--;
     this.observer.onMessage(message);
   }
@@ -199,6 +222,7 @@ class AttemptedCall implements Call {
       lost: attempt.lost,
       hadWholeTimeout: attempt.hadWholeTimeout,
     });
+    attempt.span?.end({ status, lost: attempt.lost, sent: attempt.sent, received: attempt.received });
     this.running = this.running.filter((other) => other !== attempt);
     if (this.ended || attempt.lost) return;
     this.settle(status, attempt);
@@ -311,6 +335,7 @@ class AttemptedCall implements Call {
     const { written } = this;
     let writable = true;
     for (const [index, message] of written.entries()) {
+      attempt.sent++;
       writable = call.write(message, this.requestEnded && index === written.length - 1);
     }
     if (this.requestEnded && written.length === 0) call.end();
@@ -393,6 +418,10 @@ class Attempt implements CallObserver {
   /** Held back until the call is committed to this attempt. */
   headers: Metadata | undefined;
   call: Call | undefined;
+  span: AttemptSpan | undefined;
+  /** Messages. */
+  sent = 0;
+  received = 0;
   private readonly owner: AttemptedCall;
 
   constructor(
@@ -429,6 +458,10 @@ class Attempt implements CallObserver {
     const expired = status.code === Code.DEADLINE_EXCEEDED && performance.now() >= this.deadlineMs;
     this.owner.attemptEnded(this, expired ? { ...status, from: 'local' } : status);
   }
+}
+
+function withMetadata(start: CallStart, metadata: Metadata = []): CallStart {
+  return metadata.length === 0 ? start : { ...start, metadata: [...start.metadata, ...metadata] };
 }
 
 function isOwnDeadline(status: CallStatus): boolean {

@@ -114,6 +114,7 @@ export function createChannel(options: ChannelOptions): Channel {
   });
   const attempts = createAttempts({
     pick: priority.pick,
+    active: () => ({ target: targets[priority.active]?.target ?? '', priority: priority.active }),
     methodConfig: (method) => methodConfig(serviceConfig, method),
     budget,
     onEvent(event: ChannelEvent) {

@@ -1,4 +1,4 @@
-import type { CallStatus, ConnectionState, Method } from '../call/call.ts';
+import type { AttemptReason, CallStatus, ConnectionState, Method } from '../call/call.ts';
 
 /**
  * Everything that happens in a channel, told once: metrics, spans, logs and introspection all listen to this stream.
@@ -54,9 +54,6 @@ export type ChannelEvent =
       readonly attempts: number;
       readonly durationMs: number;
     };
-
-/** `repick`: the attempt before was never sent or refused, so that no policy or budget has a say. */
-export type AttemptReason = 'first' | 'repick' | 'retry' | 'hedge';
 
 /** Why an endpoint is out of the pick though its connection and its health service are well. */
 export type EjectionReason = 'consecutive-failures' | 'success-rate' | 'failure-percentage';

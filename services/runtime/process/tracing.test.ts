@@ -9,15 +9,12 @@ import { promisify } from 'node:util';
 
 interface Span {
   readonly name: string;
-  readonly kind: number;
   readonly traceId: string;
   readonly spanId: string;
   readonly parentSpanId?: string;
 }
 
-const program = fileURLToPath(new URL('testdata/traced-call.ts', import.meta.url));
-const CLIENT = 3;
-const SERVER = 2;
+const program = fileURLToPath(new URL('testdata/traced-work.ts', import.meta.url));
 
 describe('tracing', { concurrency: true, timeout: 60_000 }, () => {
   const off: [string, Record<string, string>][] = [
@@ -29,23 +26,21 @@ describe('tracing', { concurrency: true, timeout: 60_000 }, () => {
     it(`is off and loads nothing of the SDK when ${when}`, async () => {
       const lines = await run(env);
       assert.partialDeepStrictEqual(lines.get('started'), { enabled: false, sdk: false });
-      assert.equal(lines.get('handling')?.trace_id, undefined);
-      assert.equal(lines.get('answered')?.reply, 'hello');
+      assert.equal(lines.get('working')?.trace_id, undefined);
     });
   }
 
-  it('gives a call one client span and one server span, in one trace that the log names', async (t) => {
+  it('sends the spans, in the trace that the log names', async (t) => {
     const collector = await startCollector(t);
     const lines = await run(collector.env);
     assert.partialDeepStrictEqual(lines.get('started'), { enabled: true, sdk: true });
     const spans = collector.spans();
-    assert.equal(spans.length, 2);
-    const client = spans.find(({ kind }) => kind === CLIENT);
-    const server = spans.find(({ kind }) => kind === SERVER);
-    assert.equal(client?.name, 'grpc.test.Echo/Say');
-    assert.equal(server?.parentSpanId, client?.spanId);
-    assert.equal(server?.traceId, client?.traceId);
-    assert.partialDeepStrictEqual(lines.get('handling'), { trace_id: server?.traceId, span_id: server?.spanId });
+    assert.deepEqual(spans.map(({ name }) => name).toSorted(), ['inner', 'outer']);
+    const outer = spans.find(({ name }) => name === 'outer');
+    const inner = spans.find(({ name }) => name === 'inner');
+    assert.equal(inner?.parentSpanId, outer?.spanId);
+    assert.partialDeepStrictEqual(lines.get('working'), { trace_id: outer?.traceId, span_id: outer?.spanId });
+    assert.deepEqual(lines.get('stopped')?.dropped, {});
     assert.deepEqual(collector.paths, new Set(['/v1/traces']), 'neither metrics nor logs are sent');
     assert.partialDeepStrictEqual(collector.resource(), {
       'service.name': 'fixture',
@@ -66,16 +61,30 @@ describe('tracing', { concurrency: true, timeout: 60_000 }, () => {
   it('samples as the environment says', async (t) => {
     const collector = await startCollector(t);
     const env = { OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0' };
-    const lines = await run({ ...collector.env, ...env });
-    assert.equal(lines.get('answered')?.reply, 'hello');
+    await run({ ...collector.env, ...env });
     assert.deepEqual(collector.spans(), []);
   });
 
-  it('disturbs no call when the collector is down', async () => {
-    const lines = await run({ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1' });
-    assert.equal(lines.get('answered')?.reply, 'hello');
-    assert.ok(Number(lines.get('stopped')?.stopMs) < 5_500);
+  it('counts what the bounded queue has no room for', async (t) => {
+    const collector = await startCollector(t);
+    const lines = await run({ ...collector.env, OTEL_BSP_MAX_QUEUE_SIZE: '10', SPANS: '25' });
+    // The first ten leave at once, as they fill a batch; the next ten find room.
+    assert.deepEqual(lines.get('stopped')?.dropped, { queue_full: 5 });
+    assert.equal(collector.spans().length, 20);
   });
+
+  for (const protocol of ['grpc', 'http/protobuf', 'http/json']) {
+    it(`counts what a collector that is down does not take (${protocol})`, async () => {
+      const lines = await run({
+        OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1',
+        OTEL_EXPORTER_OTLP_PROTOCOL: protocol,
+        OTEL_EXPORTER_OTLP_TIMEOUT: '500',
+      });
+      const { stopMs, dropped } = lines.get('stopped') ?? {};
+      assert.deepEqual(Object.values(dropped as Record<string, number>), [2]);
+      assert.ok(Number(stopMs) < 5_500);
+    });
+  }
 
   it('stops within 5 seconds when the collector never answers', async (t) => {
     const collector = await startCollector(t, () => {});

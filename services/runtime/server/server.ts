@@ -8,6 +8,7 @@ import type { Registry } from 'prom-client';
 import { Code } from '../call/status.ts';
 import type { Logger } from '../process/log.ts';
 import type { TlsFiles } from '../process/tls-files.ts';
+import { type CallSpan, startCallSpan } from './call-span.ts';
 import { adaptHandlers, type Handlers } from './handler.ts';
 import { createHealth } from './health.ts';
 import { type CallCounters, createObserver } from './observe.ts';
@@ -63,12 +64,16 @@ export interface Server {
   counters(): Record<string, CallCounters>;
 }
 
+type StreamFlags = 'requestStream' | 'responseStream';
+
 /** Throws if a service is not in the descriptors, one of its methods has no handler, or TLS files cannot be used. */
 export function createServer(options: ServerOptions): Server {
   const { podName, log, maxMessageBytes = 4 * 1024 * 1024 } = options;
   const names = Object.keys(options.services);
   const health = createHealth(names);
   const paths: string[] = [];
+  /** Those that have spans: health checks would bury them. */
+  const traced = new Set<string>();
   /** Calls in flight. */
   const live = new Set<grpc.ServerInterceptingCallInterface>();
   const sessions = createSessions({
@@ -109,6 +114,7 @@ export function createServer(options: ServerOptions): Server {
   for (const [name, handlers] of Object.entries(options.services)) {
     const definition = definitions[name];
     if (definition === undefined || 'format' in definition) throw new Error(`${name} is no service of the descriptors`);
+    for (const { path } of Object.values(definition)) traced.add(path);
     addService(
       definition,
       adaptHandlers(definition, handlers, (error, path) =>
@@ -125,22 +131,44 @@ export function createServer(options: ServerOptions): Server {
    * them, because some statuses come from inside grpc-js: deadline exceeded, request undecodable or too large.
    */
   function accept(
-    { path }: { readonly path: string },
+    { path, requestStream, responseStream }: Pick<grpc.MethodDefinition<unknown, unknown>, 'path' | StreamFlags>,
     call: grpc.ServerInterceptingCallInterface,
   ): grpc.ServerInterceptingCall {
-    const { start, sendMetadata, sendStatus } = call;
+    const { start, sendMetadata, sendMessage, sendStatus } = call;
     // Private, and nothing else knows which session a call came on; sessions.test.ts holds it.
     sessions.add((call as unknown as { readonly stream: { readonly session?: ServerHttp2Session } }).stream.session);
     const ended = observer.start(path);
     let headersSent = false;
     let code: number | undefined;
+    let details = '';
+    let span: CallSpan | undefined;
+    const messages = requestStream || responseStream ? { sent: 0, received: 0 } : undefined;
     live.add(call);
     call.start = (listener) => {
-      const { onCancel } = listener;
+      const { onCancel, onReceiveMetadata, onReceiveMessage, onReceiveHalfClose } = listener;
+      if (traced.has(path)) {
+        // The handler is called by one of these two.
+        listener.onReceiveMetadata = (metadata) => {
+          span = startCallSpan(path, metadata);
+          span.run(() => onReceiveMetadata.call(listener, metadata));
+        };
+        listener.onReceiveHalfClose = () => span?.run(() => onReceiveHalfClose.call(listener));
+      }
+      if (messages !== undefined) {
+        listener.onReceiveMessage = (message) => {
+          messages.received++;
+          onReceiveMessage.call(listener, message);
+        };
+        call.sendMessage = (message, callback) => {
+          messages.sent++;
+          sendMessage.call(call, message, callback);
+        };
+      }
       // Despite its name it runs at the end of every call.
       listener.onCancel = () => {
         live.delete(call);
         ended(code ?? Code.CANCELLED);
+        span?.end({ code: code ?? Code.CANCELLED, details, messages, ...call.getConnectionInfo() });
         onCancel.call(listener);
       };
       start.call(call, listener);
@@ -151,7 +179,7 @@ export function createServer(options: ServerOptions): Server {
       sendMetadata.call(call, metadata);
     };
     call.sendStatus = (status) => {
-      code ??= status.code;
+      if (code === undefined) ({ code, details } = status);
       if (headersSent) {
         sendStatus.call(call, status);
         return;

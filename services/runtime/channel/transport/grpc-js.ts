@@ -14,7 +14,6 @@ import {
   Metadata as GrpcMetadata,
   type StatusObject,
 } from '@grpc/grpc-js';
-import { type Context, context as otelContext, ROOT_CONTEXT } from '@opentelemetry/api';
 import type {
   Call,
   CallObserver,
@@ -52,7 +51,7 @@ export interface GrpcJsTransportOptions {
 
 /**
  * Connections by `@grpc/grpc-js`: one `Client` an endpoint, with nothing of its balancing, retries or health in use.
- * Calls go through `Client.make*Request` with bytes, where `@opentelemetry/instrumentation-grpc` gives each a span.
+ * Calls go through `Client.make*Request` with bytes.
  */
 export function createGrpcJsTransport(options: GrpcJsTransportOptions = {}): Transport {
   const { credentials = grpcCredentials.createInsecure(), silentAcceptTimeoutMs = 3_000 } = options;
@@ -293,11 +292,10 @@ abstract class GrpcJsCall implements Call {
     queueMicrotask(() => this.deliver(status));
   }
 
-  /** Starts the call with grpc-js in the context of the caller's span. */
   protected startWith<T extends NonNullable<GrpcJsCall['grpcCall']>>(
     begin: (metadata: GrpcMetadata, options: CallOptions) => T,
   ): T | undefined {
-    const { metadata, deadlineMs, context } = this.callStart;
+    const { metadata, deadlineMs } = this.callStart;
     const options: CallOptions =
       deadlineMs === Number.POSITIVE_INFINITY ? {} : { deadline: Date.now() + (deadlineMs - performance.now()) };
     let grpcMetadata: GrpcMetadata;
@@ -309,11 +307,7 @@ abstract class GrpcJsCall implements Call {
     }
     let call: T;
     try {
-      const parent = (context ?? ROOT_CONTEXT) as Context;
-      call =
-        parent === ROOT_CONTEXT
-          ? begin(grpcMetadata, options)
-          : otelContext.with(parent, begin, undefined, grpcMetadata, options);
+      call = begin(grpcMetadata, options);
     } catch (error) {
       this.endWith(localStatus(Code.UNAVAILABLE, `cannot start the call: ${(error as Error).message}`, 'no'));
       return undefined;

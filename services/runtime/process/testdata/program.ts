@@ -81,7 +81,7 @@ await runMain(process, { program: 'fixture', settings }, async (config) => {
     counters: () => ({ served }),
   };
   const tracing = {
-    enabled: sdk.enabled,
+    ...sdk,
     async stop() {
       const readyz = await fetch(`http://127.0.0.1:${admin.port}/readyz`, { signal: AbortSignal.timeout(500) }).catch(
         () => undefined,
