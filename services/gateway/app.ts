@@ -17,6 +17,7 @@ import { createDocumentation } from './openapi/documentation.ts';
 import { addPages } from './openapi/pages.ts';
 import { createPipeline } from './pipeline.ts';
 import { createPolicies } from './policies.ts';
+import { createCache } from './stages/cache.ts';
 import { createEventLoop } from './stages/event-loop.ts';
 import { createHttpObserver } from './stages/observe.ts';
 import type { Route } from './transcoding/routes.ts';
@@ -62,9 +63,11 @@ export function createApp(
     log,
   });
   const observer = createHttpObserver({ ...config, registry, log, tracing: tracing.enabled, traces });
+  const cache = createCache({ maxBytes: config.cacheLimitBytes, registry });
   const { routes, served } = createPipeline({
     ...config,
     descriptors,
+    cache,
     upstreamOf: upstreams.of,
     policyOf: createPolicies(
       config.configFile,
@@ -96,6 +99,7 @@ export function createApp(
       drain: server.drain,
       async finish() {
         await server.close();
+        cache.close();
         await upstreams.close();
         eventLoop.stop();
       },

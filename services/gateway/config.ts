@@ -133,6 +133,12 @@ export const settings = {
     default: 1_048_576,
     schema: integer({ min: 1, max: 67_108_864 }),
   },
+  cacheLimitBytes: {
+    env: 'CACHE_LIMIT',
+    help: 'what the replies in the cache may take in memory, in bytes; see cache in docs/configuration.md (67108864)',
+    default: 67_108_864,
+    schema: integer({ min: 1_048_576, max: 17_179_869_184 }),
+  },
   docs: {
     env: 'DOCS',
     help: 'whether /docs and /openapi.json tell the public what is served: enabled or disabled (enabled)',

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { Registry } from 'prom-client';
 import type { Caller } from '#runtime/call/call.ts';
 import { ConfigError } from '#runtime/process/config.ts';
 import type { HttpRule } from './descriptors.ts';
 import { createPipeline } from './pipeline.ts';
 import { createPolicies } from './policies.ts';
+import { createCache } from './stages/cache.ts';
 import { compileProto, libraryProto } from './testdata/build.ts';
 
 const descriptors = compileProto(libraryProto);
@@ -22,6 +24,7 @@ function pipelineWith(rules: Record<string, HttpRule>) {
     return rule === undefined ? service : { ...service, rule };
   });
   return createPipeline({
+    cache: createCache({ maxBytes: 1_048_576, registry: new Registry() }),
     descriptors: { ...descriptors, methods },
     upstreamOf: () => upstream,
     policyOf: createPolicies(

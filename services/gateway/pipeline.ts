@@ -1,6 +1,7 @@
 import type { Caller, Method } from '#runtime/call/call.ts';
 import { ConfigError } from '#runtime/process/config.ts';
 import type { Descriptors } from './descriptors.ts';
+import { createCachedServe } from './edge/cached.ts';
 import { deadlineOf } from './edge/deadline.ts';
 import type { ServedRoute } from './edge/exchange.ts';
 import { createForms } from './edge/form.ts';
@@ -8,6 +9,7 @@ import { relay } from './edge/relay.ts';
 import { comesAfterEnd } from './edge/sse.ts';
 import { withGoogleTypes } from './google.ts';
 import type { Policy } from './policies.ts';
+import type { Cache } from './stages/cache.ts';
 import { createRouteTable, type Route, type RouteTable, routesOf } from './transcoding/routes.ts';
 
 /** The service behind the gateway, as its calls see it. */
@@ -27,8 +29,8 @@ export interface Pipeline {
 /**
  * The way of a request, composed for each route at the start:
  *
- *     HTTP ─▶ route ─▶ observe ─▶ decode ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
- *             (google.api.http)   JSON→bytes         └─────── the upstream's channel ──────┘
+ *     HTTP ─▶ route ─▶ observe ─▶ decode ─▶ cache ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
+ *             (google.api.http)   JSON→bytes                  └─────── the upstream's channel ──────┘
  *
  * Left to right; no stage reaches back. Below `decode` bodies are bytes, and whatever stands there is a `Caller`: a stage
  * between the two is a function `(next: Caller) => Caller`. Streams come and go in the form that the client asks for
@@ -41,6 +43,7 @@ export function createPipeline(options: {
   /** The one that serves the method. */
   readonly upstreamOf: (method: Method) => Upstream;
   readonly policyOf: (method: Method) => Policy;
+  readonly cache: Cache;
   readonly streamIdleTimeoutMs: number;
   /** How often a silent stream shows that it is alive. */
   readonly streamHeartbeatMs: number;
@@ -51,6 +54,7 @@ export function createPipeline(options: {
     descriptors,
     upstreamOf,
     policyOf,
+    cache,
     streamIdleTimeoutMs: idleTimeoutMs,
     streamHeartbeatMs: heartbeatMs,
   } = options;
@@ -74,9 +78,11 @@ export function createPipeline(options: {
     const openForm = createForms(route, types, { heartbeatMs, maxLineBytes });
     const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
-    const { priority } = policyOf(method);
+    const { priority, cache: cachePolicy } = policyOf(method);
     // A stream may last for hours: what it costs is another matter (MAX_STREAMS).
     const caller = isStream ? upstream : upstream.admit(upstream);
+    const serveCached =
+      cachePolicy && createCachedServe({ route, types, cache, policy: cachePolicy, methodTimeoutMs, next: caller });
 
     return {
       route,
@@ -100,6 +106,7 @@ export function createPipeline(options: {
           avoid: [],
         } as const;
         if (isStream) exchange.streams.refuseIfFull();
+        if (serveCached?.(exchange, start)) return;
         relay({ caller, start, form: openForm(exchange), exchange, idleTimeoutMs });
       },
     };

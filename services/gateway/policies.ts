@@ -18,7 +18,10 @@ export interface Policy {
  *
  * @throws ConfigError that lists each policy that names no method, or the same as another, or cannot hold for what it names.
  */
-export function createPolicies(file: ConfigFile | undefined, methods: readonly Method[]): (method: Method) => Policy {
+export function createPolicies(
+  file: Pick<ConfigFile, 'policies' | 'auth' | 'placeOf'> | undefined,
+  methods: readonly Method[],
+): (method: Method) => Policy {
   const { policies = [], auth = [] } = file ?? {};
   const problems: string[] = [];
   const fail = (keys: readonly (string | number)[], message: string) =>

@@ -77,6 +77,8 @@ export interface MetadataRules {
    * bytes as base64. What is reserved stays inside.
    */
   ofReply(metadata: Metadata): Record<string, string | string[]>;
+  /** The header of a request that the metadata of this key comes from. */
+  headerOf(key: string): string;
 }
 
 export function createMetadataRules(options: {
@@ -134,6 +136,10 @@ export function createMetadataRules(options: {
         headers[name] = existing === undefined ? text : [...[existing].flat(), text];
       }
       return headers;
+    },
+    headerOf(key) {
+      if (claimKeys.includes(key)) return 'authorization';
+      return requestNames.includes(key) ? key : `${prefix}${key}`;
     },
   };
 }

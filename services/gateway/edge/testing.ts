@@ -10,6 +10,8 @@ import { localStatus } from '#runtime/call/status.ts';
 import type { CorsConfig } from '../edge-schema.ts';
 import { createPipeline, type Upstream } from '../pipeline.ts';
 import { createPolicies } from '../policies.ts';
+import type { PolicyConfig } from '../policy-schema.ts';
+import { createCache } from '../stages/cache.ts';
 import { createHttpObserver } from '../stages/observe.ts';
 import { compileProto, libraryProto } from '../testdata/build.ts';
 import { createCors } from './cors.ts';
@@ -87,6 +89,7 @@ export async function startEdge(
     readonly requestTimeoutMs?: number;
     readonly timeoutMs?: number;
     readonly bodyLimitBytes?: number;
+    readonly policies?: readonly PolicyConfig[];
     readonly cors?: CorsConfig;
   } = {},
 ) {
@@ -129,14 +132,16 @@ export async function startEdge(
   } = options;
   const settings = { streamIdleTimeoutMs, streamHeartbeatMs, maxStreams, bodyLimitBytes, requestTimeoutMs };
   const policyOf = createPolicies(
-    undefined,
+    options.policies && { policies: options.policies, auth: [], placeOf: () => 'here' },
     descriptors.methods.map(({ method }) => method),
   );
+  const cache = createCache({ maxBytes: 67_108_864, registry });
   const { routes } = createPipeline({
     ...settings,
     descriptors,
     upstreamOf: () => upstream,
     policyOf,
+    cache,
   });
   const observer = createHttpObserver({ registry, log, tracing: false });
   const server = createEdgeServer({
@@ -161,9 +166,11 @@ export async function startEdge(
     observer,
     registry,
     server,
+    cache,
     [Symbol.asyncDispose]: async () => {
       const closed = server.close();
       server.destroy();
+      cache.close();
       await closed;
     },
   };

@@ -8,6 +8,7 @@ import { httpStatusOf } from '../edge/errors.ts';
 import type { StreamForm } from '../edge/open-streams.ts';
 import type { HttpRoute } from '../transcoding/routes.ts';
 import { type ShedReason, shedReasonOf } from './admit.ts';
+import type { CacheOutcome } from './cache.ts';
 import { createTraceStarter } from './request-trace.ts';
 
 /** What is seen of one request: filled in on its way, and told when its response has closed. */
@@ -22,6 +23,8 @@ export interface Observation {
   endpointId: string;
   /** How it went over HTTP; undefined for what is no stream. */
   streamForm: StreamForm | undefined;
+  /** How the cache answered it; undefined for a method without one. */
+  cache: CacheOutcome | undefined;
 }
 
 export interface HttpObserver {
@@ -118,9 +121,10 @@ export function createHttpObserver(options: {
         status: undefined,
         endpointId: '',
         streamForm: undefined,
+        cache: undefined,
       };
       response.once('close', () => {
-        const { endpointId, streamForm } = observation;
+        const { endpointId, streamForm, cache } = observation;
         const httpCode = response.writableFinished ? response.statusCode : clientClosedRequest;
         const status = observation.status ?? (response.writableFinished ? undefined : clientLeft);
         // The end of a WebSocket is no end of a response.
@@ -137,6 +141,7 @@ export function createHttpObserver(options: {
           requestId,
           ...(endpointId && { endpointId }),
           ...(streamForm && { stream: streamForm }),
+          ...(cache && { cache }),
           ...(slow && { slow }),
           ...(shed && { shed }),
         };
@@ -168,6 +173,7 @@ interface AccessFields {
   readonly requestId: string;
   readonly endpointId?: string;
   readonly stream?: StreamForm;
+  readonly cache?: CacheOutcome;
   readonly slow?: boolean;
   readonly shed?: ShedReason;
 }
