@@ -4,10 +4,10 @@ SHELL := sh
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help run test chaos check format proto schema charts clean installed-run installed tools
+.PHONY: help run test chaos check format proto schema charts cluster deploy undeploy e2e clean installed-run installed tools
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 run: installed-run ## three greeters and a gateway on this machine (REPLICAS=5, PORT=8080)
 	@exec node services/lab/main.ts
@@ -41,6 +41,23 @@ check: installed ## types, lint, format, import rules, the contract, the charts 
 	  $(VALUES_SCHEMA) | cmp - helm/$$chart/values.schema.json && $(CHART_README) | cmp - helm/$$chart/README.md || { \
 	  echo "helm/$$chart is not what values.yaml and helm/values-schema.ts say: make charts" >&2; exit 1; }; done
 	@$(RUN_TESTS) --test-timeout=120000 'tests/helm/*.test.ts'
+
+cluster: ## look for the cluster of the current kube-context, or make a kind cluster
+	@deploy/cluster.sh up
+
+deploy: cluster ## build the images and install both charts there (NAMESPACE=tandem, IMAGES=tandem)
+	@deploy/cluster.sh deploy
+
+undeploy: ## remove what make deploy installed
+	@deploy/cluster.sh undeploy
+
+E2E ?= 'tests/cluster/*.test.ts'
+export E2E_IMAGES = $(or $(IMAGES),tandem)
+export E2E_TAG ?= e2e
+
+e2e: installed cluster ## the tests on that cluster (10 minutes)
+	@deploy/cluster.sh images $(E2E_TAG) greeter gateway dev
+	@exec $(RUN_TESTS) --test-concurrency=1 --test-timeout=900000 $(E2E)
 
 format: installed ## format the code
 	biome format --write .
