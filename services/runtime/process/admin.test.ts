@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
+import { type Logger, pino } from 'pino';
 import { Counter, Registry } from 'prom-client';
 import { type Admin, type AdminRoutes, createAdmin, readJsonBody } from './admin.ts';
 
@@ -31,6 +32,34 @@ describe('admin', { concurrency: true, timeout: 30_000 }, () => {
     const response = await fetch(`${url}/metrics`);
     assert.equal(response.headers.get('content-type'), 'text/plain; version=0.0.4; charset=utf-8');
     assert.match(await response.text(), /^calls 3$/m);
+  });
+
+  it('gives OpenMetrics to a scraper that asks for it', async (t) => {
+    const { url } = await startAdmin(t);
+    const accept = 'application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1';
+    const response = await fetch(`${url}/metrics`, { headers: { accept } });
+    assert.equal(response.headers.get('content-type'), 'application/openmetrics-text; version=1.0.0; charset=utf-8');
+    assert.match(await response.text(), /^# EOF\n$/m);
+  });
+
+  it('shows and changes the level of the log', async (t) => {
+    const log = pino({ level: 'info' }, { write() {} });
+    const { url } = await startAdmin(t, { log });
+    const put = async (body: string) => {
+      const response = await fetch(`${url}/loglevel`, {
+        method: 'PUT',
+        headers: { 'content-type': 'application/json' },
+        body,
+      });
+      return [response.status, await response.text()];
+    };
+    assert.deepEqual(await get(`${url}/loglevel`), [200, '{"level":"info"}\n']);
+    assert.deepEqual(await put('{"level": "debug"}'), [200, '{"level":"debug"}\n']);
+    assert.equal(log.level, 'debug');
+    for (const body of ['{"level": "loud"}', '{"level": ["warn"]}', '{}', 'null', '"warn"']) {
+      assert.deepEqual(await put(body), [400, 'level must be one of trace, debug, info, warn, error, fatal\n']);
+    }
+    assert.equal(log.level, 'debug');
   });
 
   it('answers HEAD as GET without the body', async (t) => {
@@ -135,7 +164,7 @@ describe('readJsonBody', { timeout: 30_000 }, () => {
 
 async function startAdmin(
   t: TestContext,
-  options: { registry?: Registry; live?: () => boolean; routes?: AdminRoutes } = {},
+  options: { registry?: Registry; live?: () => boolean; routes?: AdminRoutes; log?: Logger } = {},
 ): Promise<{ admin: Admin; url: string }> {
   const admin = createAdmin({ host: '127.0.0.1', port: 0, registry: new Registry(), ...options });
   const port = await admin.start();

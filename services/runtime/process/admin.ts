@@ -2,7 +2,9 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
+import { logLevels } from './config.ts';
 import type { Logger } from './log.ts';
+import { acceptsOpenMetrics, openMetricsType, writeOpenMetrics } from './openmetrics.ts';
 
 /** How long `stop()` lets replies in flight finish, such as the last scrape. */
 const stopGraceMs = 1_000;
@@ -36,7 +38,7 @@ export class RequestError extends Error {
   }
 }
 
-/** Serves `/livez`, `/readyz`, `/metrics` and further routes, in plain text. */
+/** Serves `/livez`, `/readyz`, `/metrics`, `/loglevel` where there is a log, and further routes. */
 export function createAdmin(options: {
   readonly host: string;
   /** 0 for any free one. */
@@ -45,7 +47,7 @@ export function createAdmin(options: {
   /** False makes `/livez` fail, and Kubernetes restart the pod. Defaults to always true. */
   readonly live?: () => boolean;
   readonly routes?: AdminRoutes;
-  /** Told what handlers throw. */
+  /** Told what handlers throw. `PUT /loglevel {"level": "debug"}` changes its level, which holds until the next start. */
   readonly log?: Logger;
 }): Admin {
   const { registry, live = () => true } = options;
@@ -57,10 +59,13 @@ export function createAdmin(options: {
     Object.entries({
       'GET /livez': (_request, response) => (live() ? reply(response, 200, 'live') : reply(response, 503, 'not live')),
       'GET /readyz': (_request, response) => (ready ? reply(response, 200, 'ready') : reply(response, 503, reason)),
-      'GET /metrics': async (_request, response) => {
-        const metrics = await registry.metrics();
-        response.setHeader('content-type', registry.contentType).end(metrics);
+      'GET /metrics': async ({ headers }, response) => {
+        const isOpen = acceptsOpenMetrics(headers.accept);
+        const metrics = await (isOpen ? writeOpenMetrics(registry) : registry.metrics());
+        response.setHeader('vary', 'accept');
+        response.setHeader('content-type', isOpen ? openMetricsType : registry.contentType).end(metrics);
       },
+      ...(options.log && logLevelRoutes(options.log)),
       ...options.routes,
     } satisfies AdminRoutes),
   );
@@ -113,6 +118,21 @@ export function createAdmin(options: {
     },
     get port() {
       return port;
+    },
+  };
+}
+
+function logLevelRoutes(log: Logger): AdminRoutes {
+  const show = (response: ServerResponse) =>
+    response.setHeader('content-type', 'application/json').end(`${JSON.stringify({ level: log.level })}\n`);
+  return {
+    'GET /loglevel': (_request, response) => void show(response),
+    async 'PUT /loglevel'(request, response) {
+      const body = (await readJsonBody(request)) as { readonly level?: unknown } | null;
+      const level = logLevels.find((name) => name === body?.level);
+      if (level === undefined) throw new RequestError(400, `level must be one of ${logLevels.join(', ')}`);
+      log.level = level;
+      show(response);
     },
   };
 }

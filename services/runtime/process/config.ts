@@ -213,6 +213,9 @@ export function describeIssue(issue: v.BaseIssue<unknown>, json: unknown, whole:
   return `${path || whole} ${shorten(JSON.stringify(given))} ${issue.message}`;
 }
 
+/** The least serious first. */
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
+
 /** The settings that every program has. */
 export const processSettings = {
   host: {
@@ -226,7 +229,7 @@ export const processSettings = {
     env: 'LOG_LEVEL',
     help: 'trace, debug, info, warn, error or fatal (info)',
     default: 'info',
-    schema: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
+    schema: oneOf(logLevels),
   },
   logFormat: {
     env: 'LOG_FORMAT',

@@ -25,6 +25,25 @@ describe('createLog', () => {
     );
   });
 
+  it('changes its level while it runs, with those of the loggers made from it', () => {
+    const lines = jsonLines((log) => {
+      const child = log.child({ upstream: 'a' });
+      const grandchild = child.child({ endpoint: 'b' });
+      for (const level of ['debug', 'info', 'debug', 'warn']) {
+        log.level = level;
+        for (const each of [log, child, grandchild]) each.debug(level);
+      }
+    });
+    assert.deepEqual(
+      lines.map(({ msg, upstream, endpoint }) => [msg, upstream, endpoint]),
+      ['debug', 'debug'].flatMap((level) => [
+        [level, undefined, undefined],
+        [level, 'a', undefined],
+        [level, 'a', 'b'],
+      ]),
+    );
+  });
+
   it('keeps credentials out', () => {
     const headers = { authorization: 'Bearer s3cret', cookie: 's3cret', 'set-cookie': ['s3cret'], accept: '*/*' };
     const text = written('json', (log) => {

@@ -12,7 +12,8 @@ const secretPaths = ['', 'headers', 'metadata', 'req.headers'].flatMap((parent) 
 
 /**
  * The log of a program: a JSON object a line, or coloured text where `auto` finds a terminal. Times are ISO 8601, since
- * people read these lines too. Written synchronously, so that the last line before an exit is not lost.
+ * people read these lines too. Written synchronously, so that the last line before an exit is not lost. Its level can be
+ * set while it runs, and its children follow.
  */
 export function createLog(options: {
   readonly service: string;
@@ -22,7 +23,8 @@ export function createLog(options: {
   readonly stdout: { readonly fd: number; readonly isTTY?: boolean };
 }): Logger {
   const pretty = options.format === 'pretty' || (options.format === 'auto' && options.stdout.isTTY === true);
-  return pino(
+  const children: Logger[] = [];
+  const log = pino(
     {
       level: options.level,
       base: { service: options.service, pod: options.podName },
@@ -30,9 +32,15 @@ export function createLog(options: {
       formatters: { level: (label) => ({ level: label }) },
       mixin: activeSpan,
       redact: { paths: secretPaths, censor: '***' },
+      onChild: (child) => void children.push(child as Logger),
     },
     pretty ? prettyStream(options.stdout) : destination({ fd: options.stdout.fd, sync: true }),
   );
+  log.on('level-change', (level) => {
+    // A child's change is heard here again.
+    for (const child of children) if (child.level !== level) child.level = level;
+  });
+  return log;
 }
 
 /** Links a line to its trace. Without tracing there is never an active span. */
