@@ -24,9 +24,9 @@ calls that were cut, 5 s for the last traces, 1 s for the last scrape, and some 
 {{- end -}}
 
 {{/*
-V8 knows its heap alone, and by itself it would let it grow until the kernel kills the process. It gets 60 % of the memory
-limit, and collects garbage harder before it gets there. The rest is for what it does not count: the young generation (up
-to 48 MiB), the buffers of sockets and messages, code and stacks. Without a limit the choice is V8's.
+V8 knows its heap alone, and by itself it would let it grow until the kernel kills the process. Its old generation gets 60 %
+of the memory limit, and V8 collects garbage harder before it gets there. The rest is for what does not count in it: the
+young generation, the buffers of sockets and messages, code and stacks. Without a limit the choice is V8's.
 */}}
 {{- define "common.nodeOptions" -}}
 {{- $options := list -}}
