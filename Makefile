@@ -31,7 +31,7 @@ check: installed ## types, lint, format, import rules, the contract, the charts 
 	tsc --noEmit
 	oxlint --type-aware --deny-warnings
 	biome format .
-	depcruise helm services tests
+	depcruise deploy helm services tests
 	buf lint
 	@$(BUF_PROTO) -o - | cmp - proto/descriptors.binpb || { echo 'proto/descriptors.binpb is not what the .proto files say: make proto' >&2; exit 1; }
 	@$(BUF_GOOGLE) -o - | cmp - services/gateway/google.binpb || { echo 'services/gateway/google.binpb is not what third_party says: make proto' >&2; exit 1; }
