@@ -20,16 +20,17 @@ export function createMetrics(options: {
     labelNames: ['service', 'version', 'node_version'],
     registers: [registry],
   }).set({ service, version: project.version, node_version: process.versions.node }, 1);
-  new Counter({
+  const dropped = new Counter({
     name: 'tandem_telemetry_spans_dropped_total',
     help: 'Spans that were not delivered to the collector; reason queue_full, or the error of the exporter.',
     labelNames: ['reason'],
-    registers: [registry],
+    registers: [],
     collect() {
       this.reset();
       this.inc({ reason: 'queue_full' }, 0);
       for (const [reason, spans] of tracing.dropped) this.inc({ reason }, spans);
     },
   });
+  registry.registerMetric(dropped);
   return registry;
 }

@@ -1,5 +1,5 @@
 import { randomFillSync } from 'node:crypto';
-import { type Attributes, SpanKind } from '@opentelemetry/api';
+import type { Attributes, SpanKind } from '@opentelemetry/api';
 import { type AdminHandler, RequestError } from './admin.ts';
 
 /** A span as it is shown. Times are milliseconds since 1970. */
