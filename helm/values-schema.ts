@@ -247,7 +247,7 @@ const charts: Readonly<Record<string, () => Properties>> = {
       matches: listOf(object({ path: any, headers: listOf(any), queryParams: listOf(any), method: text })),
     }),
     networkPolicy: object({ ...networkPolicy, apiServerPorts: listOf(port) }),
-    test: object({ enabled: boolean, path: { type: 'string', pattern: '^/' }, node: { ...text, minLength: 1 } }),
+    test: object({ enabled: boolean, path: { type: 'string', pattern: '^/' } }),
   }),
 };
 
