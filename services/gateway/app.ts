@@ -64,17 +64,18 @@ export function createApp(
   });
   const observer = createHttpObserver({ ...config, registry, log, tracing: tracing.enabled, traces });
   const cache = createCache({ maxBytes: config.cacheLimitBytes, registry });
+  const policyOf = createPolicies(
+    config.configFile,
+    descriptors.methods.map(({ method }) => method),
+  );
   const { routes, served } = createPipeline({
     ...config,
     descriptors,
     cache,
     upstreamOf: upstreams.of,
-    policyOf: createPolicies(
-      config.configFile,
-      descriptors.methods.map(({ method }) => method),
-    ),
+    policyOf,
   });
-  const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served) : [];
+  const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served, policyOf) : [];
   const server = createEdgeServer({
     ...config,
     routes: addPages(routes, pages),

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { createConfig, lintFromString } from '@redocly/openapi-core';
+import type { Method } from '#runtime/call/call.ts';
 import { type Descriptors, readDescriptors } from '../descriptors.ts';
+import type { Policy } from '../policies.ts';
 import { compileProto, libraryProto, nastyProtos } from '../testdata/build.ts';
 import { routesOf } from '../transcoding/routes.ts';
 import { createOpenApiDocument } from './document.ts';
@@ -44,6 +46,25 @@ function queryOf({ parameters }: Operation): string[] {
 }
 
 describe('OpenAPI document', () => {
+  it('says what a cache policy adds, and keeps the recommended rules with it', async () => {
+    const cache = { ttl: 5_000, staleWhileRevalidate: 0, staleIfError: 0, key: [] };
+    const policy: Policy = { cache, quota: undefined, authProvider: undefined, priority: 'high' };
+    const policyOf = ({ idempotency, responseStream }: Method) =>
+      idempotency === 'NO_SIDE_EFFECTS' && !responseStream ? policy : { ...policy, cache: undefined };
+    const document = createOpenApiDocument(library, library.methods.flatMap(routesOf), policyOf);
+    const text = JSON.stringify(document.paths);
+    const responses = [
+      ...text.matchAll(/"(304|etag|cache-status|\$ref)":("#\/components\/parameters\/IfNoneMatch")?/g),
+    ];
+    const count = (name: string) => responses.filter(([, found, ref]) => (ref ? 'parameter' : found) === name).length;
+    // GetBook has two GETs, and a LINK, which is not conditional.
+    assert.deepEqual(['304', 'etag', 'parameter', 'cache-status'].map(count), [2, 2, 2, 3]);
+    assert.ok(!JSON.stringify(documentOf(library)).includes('IfNoneMatch'));
+    const config = await createConfig({ extends: ['recommended'], rules: { 'info-license': 'off' } });
+    const problems = await lintFromString({ source: JSON.stringify(document), absoluteRef: '/openapi.json', config });
+    assert.deepEqual(problems, []);
+  });
+
   const all: [name: string, descriptors: Descriptors][] = [
     ['greeter', greeter],
     ['library', library],

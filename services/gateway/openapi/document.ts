@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { DescService } from '@bufbuild/protobuf';
+import type { Method } from '#runtime/call/call.ts';
 import { Code } from '#runtime/call/status.ts';
 import type { Descriptors } from '../descriptors.ts';
 import type { StatusJson } from '../edge/errors.ts';
+import type { Policy } from '../policies.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { commentOf } from './comments.ts';
-import { describeOperation, fieldsOnPath, type Operation } from './operations.ts';
+import { cacheHeaders, describeOperation, fieldsOnPath, type Operation } from './operations.ts';
 import { createPaths } from './paths.ts';
 import { createSchemas, statusRef } from './schemas.ts';
 
@@ -25,7 +27,11 @@ const additionalOperations = 'x-oai-additionalOperations';
 const overlappingOperations = 'x-overlapping-operations';
 
 /** Describes the routes that are served, by the descriptors and their comments. Its version is a digest of what it says. */
-export function createOpenApiDocument({ types }: Descriptors, routes: readonly Route[]): OpenApiDocument {
+export function createOpenApiDocument(
+  { types }: Descriptors,
+  routes: readonly Route[],
+  policyOf?: (method: Method) => Policy,
+): OpenApiDocument {
   const schemas = createSchemas();
   const openApiPath = createPaths();
   const services = new Set<DescService>();
@@ -46,7 +52,7 @@ export function createOpenApiDocument({ types }: Descriptors, routes: readonly R
         .map(({ jsonName }) => jsonName)
         .join('.'),
     );
-    const operation = describeOperation({ route, method: desc, binding, path, schemas });
+    const operation = describeOperation({ route, method: desc, binding, path, schemas, policy: policyOf?.(method) });
     const item = (paths[path.text] ??= {});
     const { httpMethod, template } = route;
     const name = httpMethod.toLowerCase();
@@ -81,14 +87,15 @@ export function createOpenApiDocument({ types }: Descriptors, routes: readonly R
   return { openapi: '3.1.1', info: { ...info, version }, ...content };
 }
 
-/** The shared components without the responses and headers that no operation has. */
+/** The shared components without those that no operation has. */
 function componentsOf(paths: object): object {
   const used = (kind: string, all: object, text: string) =>
     Object.fromEntries(Object.entries(all).filter(([name]) => text.includes(`"#/components/${kind}/${name}"`)));
   const operations = JSON.stringify(paths);
   const responses = used('responses', sharedComponents.responses, operations);
   const headers = used('headers', sharedComponents.headers, operations + JSON.stringify(responses));
-  return { ...sharedComponents, responses, headers };
+  const parameters = used('parameters', sharedComponents.parameters, operations);
+  return { ...sharedComponents, parameters, responses, headers };
 }
 
 const aboutAll = `\
@@ -124,6 +131,12 @@ const headers = { 'x-request-id': { $ref: '#/components/headers/RequestId' } };
 
 const sharedComponents = {
   parameters: {
+    IfNoneMatch: {
+      name: 'If-None-Match',
+      in: 'header',
+      description: 'The ETag of a reply that the client has: if nothing has changed, the answer is 304 without a body.',
+      schema: { type: 'string', examples: ['"L1nZ8CkJ7yKkM0N9cVbq3w"'] },
+    },
     GrpcTimeout: {
       name: 'Grpc-Timeout',
       in: 'header',
@@ -137,6 +150,14 @@ const sharedComponents = {
       description: 'The `x-request-id` of the request, or one that the gateway made.',
       schema: { type: 'string' },
     },
+    CacheStatus: {
+      description:
+        'Whether it came from the cache, and why not: `tandem; hit; ttl=4` or `tandem; fwd=stale` (RFC 9211).',
+      schema: { type: 'string' },
+    },
+    CacheControl: { description: 'For how long it may be kept, and by whom.', schema: { type: 'string' } },
+    Age: { description: 'How many seconds old it is, if it came from the cache.', schema: { type: 'integer' } },
+    ETag: { description: 'What `If-None-Match` takes next time.', schema: { type: 'string' } },
     ServedBy: { description: 'The replica that answered, where the service says so.', schema: { type: 'string' } },
     RetryAfter: {
       description: 'After how many seconds to try again, where that is known.',
@@ -144,6 +165,10 @@ const sharedComponents = {
     },
   },
   responses: {
+    NotModified: {
+      description: 'The reply is still the one that `If-None-Match` names.',
+      headers: { ...headers, ...cacheHeaders, etag: { $ref: '#/components/headers/ETag' } },
+    },
     NothingMore: {
       description: 'An `EventSource` that comes back after the end (`Last-Event-ID: end`) is told to stay away.',
       headers,

@@ -1,5 +1,7 @@
 import { readFile } from 'node:fs/promises';
+import type { Method } from '#runtime/call/call.ts';
 import type { Descriptors } from '../descriptors.ts';
+import type { Policy } from '../policies.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { createPage, type Page } from './pages.ts';
 
@@ -7,14 +9,18 @@ import { createPage, type Page } from './pages.ts';
  * `/openapi.json`, and `/docs` with Swagger UI, which asks no other host for anything. All of it is made when it is first
  * asked for.
  */
-export function createDocumentation(descriptors: Descriptors, routes: readonly Route[]): readonly Page[] {
+export function createDocumentation(
+  descriptors: Descriptors,
+  routes: readonly Route[],
+  policyOf?: (method: Method) => Policy,
+): readonly Page[] {
   return [
     createPage({
       path: '/openapi.json',
       contentType: 'application/json',
       async load() {
         const { createOpenApiDocument } = await import('./document.ts');
-        return JSON.stringify(createOpenApiDocument(descriptors, routes));
+        return JSON.stringify(createOpenApiDocument(descriptors, routes, policyOf));
       },
     }),
     createPage({

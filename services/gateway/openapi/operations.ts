@@ -2,6 +2,7 @@ import type { DescField, DescMessage, DescMethod } from '@bufbuild/protobuf';
 import { isQueryValue, isStruct } from '../transcoding/bind.ts';
 import { fieldsOf, isSingleValue } from '../transcoding/fields.ts';
 import { createRawReplyReader, takesRawBody } from '../transcoding/http-body.ts';
+import type { Policy } from '../policies.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { updateMaskField } from '../transcoding/update-mask.ts';
 import { replyContent, requestContent, webSocketOf } from './bodies.ts';
@@ -13,10 +14,17 @@ import type { Schemas } from './schemas.ts';
 export type Operation = Readonly<Record<string, unknown>>;
 
 const parameterRef = (name: string) => ({ $ref: `#/components/parameters/${name}` });
+const headerRef = (name: string) => ({ $ref: `#/components/headers/${name}` });
 const responseRef = (name: string) => ({ $ref: `#/components/responses/${name}` });
 const replyHeaders = {
-  'x-request-id': { $ref: '#/components/headers/RequestId' },
-  'served-by': { $ref: '#/components/headers/ServedBy' },
+  'x-request-id': headerRef('RequestId'),
+  'served-by': headerRef('ServedBy'),
+};
+/** Of replies of methods with a cache policy. */
+export const cacheHeaders = {
+  'cache-status': headerRef('CacheStatus'),
+  'cache-control': headerRef('CacheControl'),
+  age: headerRef('Age'),
 };
 
 /** More parameters than this help no reader; the rest is told in words. */
@@ -29,8 +37,11 @@ export function describeOperation(options: {
   readonly binding: number;
   readonly path: OpenApiPath;
   readonly schemas: Schemas;
+  readonly policy: Policy | undefined;
 }): Operation {
-  const { route, method, binding, path, schemas } = options;
+  const { route, method, binding, path, schemas, policy } = options;
+  const isCached = policy?.cache !== undefined;
+  const hasEtag = isCached && route.httpMethod === 'GET';
   const comment = commentOf(method);
   const summary = firstSentence(comment);
   const query = queryParameters(route, schemas);
@@ -43,14 +54,23 @@ export function describeOperation(options: {
     summary: summary.replaceAll('`', '') || method.name,
     ...(description && { description }),
     ...((method.deprecated || method.parent.deprecated) && { deprecated: true }),
-    parameters: [...pathParameters(route, path, schemas), ...query.parameters, parameterRef('GrpcTimeout')],
+    parameters: [
+      ...pathParameters(route, path, schemas),
+      ...query.parameters,
+      parameterRef('GrpcTimeout'),
+      ...(hasEtag ? [parameterRef('IfNoneMatch')] : []),
+    ],
     ...(body && { requestBody: { content: body } }),
-    responses: responsesOf(route, schemas),
+    responses: responsesOf(route, schemas, { isCached, hasEtag }),
     ...(webSocket && { 'x-websocket': webSocket }),
   };
 }
 
-function responsesOf(route: Route, schemas: Schemas): object {
+function responsesOf(
+  route: Route,
+  schemas: Schemas,
+  { isCached, hasEtag }: { readonly isCached: boolean; readonly hasEtag: boolean },
+): object {
   const { requestStream, responseStream } = route.service.method;
   if (requestStream && route.httpMethod === 'GET') {
     return {
@@ -65,10 +85,11 @@ function responsesOf(route: Route, schemas: Schemas): object {
   return {
     200: {
       description: responseStream ? 'The stream of replies.' : 'The reply.',
-      headers: replyHeaders,
+      headers: { ...replyHeaders, ...(isCached && cacheHeaders), ...(hasEtag && { etag: headerRef('ETag') }) },
       content: replyContent(route, schemas),
     },
     ...(responseStream && { 204: responseRef('NothingMore') }),
+    ...(hasEtag && { 304: responseRef('NotModified') }),
     400: responseRef('BadRequest'),
     ...(hasBody && !requestStream && { 413: responseRef('ContentTooLarge') }),
     ...(hasBody && !takesRawBody(route) && { 415: responseRef('UnsupportedMediaType') }),
