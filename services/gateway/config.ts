@@ -135,7 +135,7 @@ export const settings = {
   },
   cacheLimitBytes: {
     env: 'CACHE_LIMIT',
-    help: 'what the replies in the cache may take in memory, in bytes; see cache in docs/configuration.md (67108864)',
+    help: 'what the replies in the cache may take in memory, in bytes: see docs/caching.md (67108864)',
     default: 67_108_864,
     schema: integer({ min: 1_048_576, max: 17_179_869_184 }),
   },

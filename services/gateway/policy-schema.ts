@@ -35,7 +35,7 @@ const cacheSchema = v.pipe(
       v.pipe(
         v.array(v.pipe(text, v.regex(/^[0-9a-z_.-]+$/, 'must be a metadata key of 0-9 a-z _ . -')), 'must be a list'),
         v.description(
-          'Metadata that the reply depends on besides the request, such as accept-language. Replies to authenticated callers are shared only where it names authorization, or a key that a claim is passed as.',
+          'Metadata that the reply depends on besides the request, such as accept-language; no other is sent. Replies to authenticated callers are shared only where it names authorization, or a key that a claim is passed as.',
         ),
       ),
       [],
