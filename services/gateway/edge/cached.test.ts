@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
+import { Registry } from 'prom-client';
+import type { Metadata } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import type { CachePolicy } from '../policy-schema.ts';
+import { createCache } from '../stages/cache.ts';
+import { routesOf } from '../transcoding/routes.ts';
+import { createCachedServe } from './cached.ts';
 import { statusOf } from './errors.ts';
-import { type FakeCall, startEdge, until } from './testing.ts';
+import type { Exchange } from './exchange.ts';
+import { descriptors, type FakeCall, startEdge, until } from './testing.ts';
 
 const path = '/v1/shelves/a/books/1';
 
@@ -131,6 +137,53 @@ describe('a reply in the cache', () => {
     assert.equal(own.headers.get('cache-control'), 'private, max-age=60');
     assert.equal((await seen(await get(edge, { authorization: 'Bearer b' })))[1], '2');
     assert.equal((await seen(await get(edge)))[1], '3');
+  });
+
+  it('is shared by those whose claims are the same, where the key names what a claim is passed as', () => {
+    const sent: Metadata[] = [];
+    const library = descriptors.methods.find(({ method }) => method.path.endsWith('/GetBook'));
+    const [route = assert.fail('no route')] = routesOf(library ?? assert.fail('no GetBook'));
+    const serve = createCachedServe({
+      route,
+      types: descriptors.types,
+      cache: createCache({ maxBytes: 1_048_576, registry: new Registry() }),
+      policy: { ttl: 60_000, staleWhileRevalidate: 0, staleIfError: 0, key: ['x-user-id'] },
+      methodTimeoutMs: undefined,
+      next: {
+        start({ metadata }) {
+          sent.push(metadata);
+          return { request() {}, write: () => true, end() {}, cancel() {} };
+        },
+      },
+    });
+    /** Whether the cache takes a request with a token, as the pipeline hands it over. */
+    const takes = (authorization: string, claimed: Metadata) => {
+      const exchange = {
+        headers: { authorization },
+        identity: { claims: {}, metadata: claimed },
+        observation: {},
+        reply: { raw: { once() {} }, headers() {} },
+        segments: ['v1', 'shelves', 'a', 'books', '1'],
+        query: '',
+        body: '',
+      } as unknown as Exchange;
+      const metadata: Metadata = [['authorization', authorization], ...claimed];
+      const deadlineMs = performance.now() + 60_000;
+      return serve(exchange, {
+        method: route.service.method,
+        metadata,
+        deadlineMs,
+        priority: 'high',
+        context: undefined,
+        avoid: [],
+      });
+    };
+    assert.ok(takes('Bearer 1', [['x-user-id', 'ann']]));
+    assert.ok(takes('Bearer 2', [['x-user-id', 'ann']]));
+    assert.ok(takes('Bearer 3', [['x-user-id', 'bob']]));
+    assert.ok(!takes('Bearer 4', []), 'a token without the claim');
+    assert.ok(!takes('Bearer 5', [['x-tenant', 'a']]), 'with another one');
+    assert.deepEqual(sent, [[['x-user-id', 'ann']], [['x-user-id', 'bob']]]);
   });
 
   it('is told by its ETag alone to who has it', async () => {
