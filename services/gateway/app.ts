@@ -17,6 +17,7 @@ import { createDocumentation } from './openapi/documentation.ts';
 import { addPages } from './openapi/pages.ts';
 import { createPipeline } from './pipeline.ts';
 import { createPolicies } from './policies.ts';
+import { createAuthentication } from './stages/authenticate.ts';
 import { createCache } from './stages/cache.ts';
 import { createEventLoop } from './stages/event-loop.ts';
 import { createHttpObserver } from './stages/observe.ts';
@@ -36,12 +37,7 @@ export interface App {
  *
  * @throws ConfigError if the descriptors cannot be served, or a target not be reached from here.
  */
-export function createApp(
-  config: GatewayConfig,
-  log: Logger,
-  tracing: Tracing,
-  kubernetes?: KubernetesAccess,
-): App {
+export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, kubernetes?: KubernetesAccess): App {
   const registry = createMetrics({ service: 'gateway', tracing });
   const traces = createTraceStore();
   const descriptors = readDescriptors(config.descriptors);
@@ -68,12 +64,14 @@ export function createApp(
     config.configFile,
     descriptors.methods.map(({ method }) => method),
   );
+  const authentication = createAuthentication({ providers: config.configFile?.auth ?? [], registry, log });
   const { routes, served } = createPipeline({
     ...config,
     descriptors,
     cache,
     upstreamOf: upstreams.of,
     policyOf,
+    authenticate: authentication.guardOf,
   });
   const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served, policyOf) : [];
   const server = createEdgeServer({
@@ -92,6 +90,7 @@ export function createApp(
     program: {
       async start() {
         eventLoop.start();
+        authentication.start();
         upstreams.connect();
         const port = await server.listen();
         log.info({ port, adminPort: admin.port, upstreams: upstreams.names, routes: served.length }, 'serving');
@@ -102,6 +101,7 @@ export function createApp(
         await server.close();
         cache.close();
         await upstreams.close();
+        authentication.stop();
         eventLoop.stop();
       },
       force: server.destroy,

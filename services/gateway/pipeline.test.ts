@@ -27,6 +27,7 @@ function pipelineWith(rules: Record<string, HttpRule>) {
     cache: createCache({ maxBytes: 1_048_576, registry: new Registry() }),
     descriptors: { ...descriptors, methods },
     upstreamOf: () => upstream,
+    authenticate: () => assert.fail('no policy asks for a token'),
     policyOf: createPolicies(
       undefined,
       descriptors.methods.map(({ method }) => method),

@@ -3,7 +3,7 @@ import { ConfigError } from '#runtime/process/config.ts';
 import type { Descriptors } from './descriptors.ts';
 import { createCachedServe } from './edge/cached.ts';
 import { deadlineOf } from './edge/deadline.ts';
-import type { ServedRoute } from './edge/exchange.ts';
+import type { Guard, ServedRoute } from './edge/exchange.ts';
 import { createForms } from './edge/form.ts';
 import { relay } from './edge/relay.ts';
 import { comesAfterEnd } from './edge/sse.ts';
@@ -29,12 +29,12 @@ export interface Pipeline {
 /**
  * The way of a request, composed for each route at the start:
  *
- *     HTTP ─▶ route ─▶ observe ─▶ decode ─▶ cache ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
- *             (google.api.http)   JSON→bytes                  └─────── the upstream's channel ──────┘
+ *     HTTP ─▶ route ─▶ observe ─▶ authenticate ─▶ decode ─▶ cache ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
+ *             (google.api.http)                   JSON→bytes                  └─────── the upstream's channel ──────┘
  *
- * Left to right; no stage reaches back. Below `decode` bodies are bytes, and whatever stands there is a `Caller`: a stage
- * between the two is a function `(next: Caller) => Caller`. Streams come and go in the form that the client asks for
- * (`edge/form.ts`).
+ * Left to right; no stage reaches back. What stands before `decode` is a `Guard`, which sees no body. Below it bodies are
+ * bytes, and whatever stands there is a `Caller`: a stage between the two is a function `(next: Caller) => Caller`. Streams
+ * come and go in the form that the client asks for (`edge/form.ts`).
  *
  * @throws ConfigError that lists every route that cannot be served.
  */
@@ -43,6 +43,8 @@ export function createPipeline(options: {
   /** The one that serves the method. */
   readonly upstreamOf: (method: Method) => Upstream;
   readonly policyOf: (method: Method) => Policy;
+  /** Asks for a token of that provider. */
+  readonly authenticate: (provider: string) => Guard;
   readonly cache: Cache;
   readonly streamIdleTimeoutMs: number;
   /** How often a silent stream shows that it is alive. */
@@ -54,6 +56,7 @@ export function createPipeline(options: {
     descriptors,
     upstreamOf,
     policyOf,
+    authenticate,
     cache,
     streamIdleTimeoutMs: idleTimeoutMs,
     streamHeartbeatMs: heartbeatMs,
@@ -78,7 +81,7 @@ export function createPipeline(options: {
     const openForm = createForms(route, types, { heartbeatMs, maxLineBytes });
     const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
-    const { priority, cache: cachePolicy } = policyOf(method);
+    const { priority, authProvider, cache: cachePolicy } = policyOf(method);
     // A stream may last for hours: what it costs is another matter (MAX_STREAMS).
     const caller = isStream ? upstream : upstream.admit(upstream);
     const serveCached =
@@ -86,6 +89,7 @@ export function createPipeline(options: {
 
     return {
       route,
+      guard: authProvider === undefined ? undefined : authenticate(authProvider),
       serve(exchange) {
         const { headers, requestId, observation, reply, identity } = exchange;
         if (method.responseStream && comesAfterEnd(headers)) return void reply.code(204).send();

@@ -10,7 +10,8 @@ import { localStatus } from '#runtime/call/status.ts';
 import type { CorsConfig } from '../edge-schema.ts';
 import { createPipeline, type Upstream } from '../pipeline.ts';
 import { createPolicies } from '../policies.ts';
-import type { PolicyConfig } from '../policy-schema.ts';
+import type { AuthProvider, PolicyConfig } from '../policy-schema.ts';
+import { createAuthentication } from '../stages/authenticate.ts';
 import { createCache } from '../stages/cache.ts';
 import { createHttpObserver } from '../stages/observe.ts';
 import { compileProto, libraryProto } from '../testdata/build.ts';
@@ -91,6 +92,7 @@ export async function startEdge(
     readonly bodyLimitBytes?: number;
     readonly policies?: readonly PolicyConfig[];
     readonly cors?: CorsConfig;
+    readonly auth?: readonly AuthProvider[];
   } = {},
 ) {
   const calls: FakeCall[] = [];
@@ -129,18 +131,23 @@ export async function startEdge(
     maxStreams = 100,
     bodyLimitBytes = 1_048_576,
     requestTimeoutMs = 30_000,
+    auth = [],
   } = options;
   const settings = { streamIdleTimeoutMs, streamHeartbeatMs, maxStreams, bodyLimitBytes, requestTimeoutMs };
   const policyOf = createPolicies(
-    options.policies && { policies: options.policies, auth: [], placeOf: () => 'here' },
+    options.policies && { policies: options.policies, auth, placeOf: () => 'here' },
     descriptors.methods.map(({ method }) => method),
   );
+  const authentication = createAuthentication({ providers: auth, registry, log });
+  authentication.start();
+  const claimKeys = auth.flatMap(({ claims }) => Object.values(claims));
   const cache = createCache({ maxBytes: 67_108_864, registry });
   const { routes } = createPipeline({
     ...settings,
     descriptors,
     upstreamOf: () => upstream,
     policyOf,
+    authenticate: authentication.guardOf,
     cache,
   });
   const observer = createHttpObserver({ registry, log, tracing: false });
@@ -151,7 +158,7 @@ export async function startEdge(
     routes,
     errors: createErrorWriter(descriptors.types),
     cors: options.cors && createCors(options.cors, { request: [], reply: ['served-by'] }),
-    metadata: createMetadataRules({ passed: defaultPassedNames, claimKeys: [], passTraceContext: true }),
+    metadata: createMetadataRules({ passed: defaultPassedNames, claimKeys, passTraceContext: true }),
     observer,
     registry,
     log,
@@ -171,6 +178,7 @@ export async function startEdge(
       const closed = server.close();
       server.destroy();
       cache.close();
+      authentication.stop();
       await closed;
     },
   };

@@ -11,6 +11,9 @@ import { type ShedReason, shedReasonOf } from './admit.ts';
 import type { CacheOutcome } from './cache.ts';
 import { createTraceStarter } from './request-trace.ts';
 
+/** How the token of a request was found. */
+export type AuthOutcome = 'ok' | 'missing' | 'expired' | 'invalid' | 'claim-not-passable' | 'keys-unavailable';
+
 /** What is seen of one request: filled in on its way, and told when its response has closed. */
 export interface Observation {
   /** Follows the request's call. */
@@ -23,6 +26,8 @@ export interface Observation {
   endpointId: string;
   /** How it went over HTTP; undefined for what is no stream. */
   streamForm: StreamForm | undefined;
+  /** Undefined for a method that asks for none. */
+  auth: AuthOutcome | undefined;
   /** How the cache answered it; undefined for a method without one. */
   cache: CacheOutcome | undefined;
 }
@@ -121,10 +126,11 @@ export function createHttpObserver(options: {
         status: undefined,
         endpointId: '',
         streamForm: undefined,
+        auth: undefined,
         cache: undefined,
       };
       response.once('close', () => {
-        const { endpointId, streamForm, cache } = observation;
+        const { endpointId, streamForm, auth, cache } = observation;
         const httpCode = response.writableFinished ? response.statusCode : clientClosedRequest;
         const status = observation.status ?? (response.writableFinished ? undefined : clientLeft);
         // The end of a WebSocket is no end of a response.
@@ -141,8 +147,9 @@ export function createHttpObserver(options: {
           requestId,
           ...(endpointId && { endpointId }),
           ...(streamForm && { stream: streamForm }),
-          ...(cache && { cache }),
           ...(slow && { slow }),
+          ...(auth && { auth }),
+          ...(cache && { cache }),
           ...(shed && { shed }),
         };
         writeLog(request, route, fields, status);
@@ -173,7 +180,8 @@ interface AccessFields {
   readonly requestId: string;
   readonly endpointId?: string;
   readonly stream?: StreamForm;
-  readonly cache?: CacheOutcome;
   readonly slow?: boolean;
+  readonly auth?: AuthOutcome;
+  readonly cache?: CacheOutcome;
   readonly shed?: ShedReason;
 }
