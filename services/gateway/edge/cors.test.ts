@@ -32,7 +32,12 @@ function corsHeaders({ headers }: Response): Record<string, string> {
 const allowed = { 'allow-origin': app, 'expose-headers': '*', vary: 'origin' };
 
 describe('a page of another origin', () => {
-  const replies: [what: string, path: string, init: RequestInit, httpStatus: number][] = [
+  const replies: [
+    what: string,
+    path: string,
+    init: { method?: string; body?: string; headers?: Record<string, string> },
+    httpStatus: number,
+  ][] = [
     ['a reply', bookPath, {}, 200],
     ['a stream', watchPath, {}, 200],
     ['an event stream', watchPath, { headers: { accept: 'text/event-stream' } }, 200],
@@ -49,7 +54,7 @@ describe('a page of another origin', () => {
     it(`may read ${what} if it is allowed, and else may not`, async () => {
       await using edge = await startEdge(answer, { cors });
       const replyTo = (origin?: string) =>
-        fetch(edge.url + path, { ...init, headers: { ...init.headers, ...(origin && { origin }) } });
+        fetch(edge.url + path, { ...init, headers: { ...init.headers, ...(origin !== undefined && { origin }) } });
       const reply = await replyTo(app);
       assert.equal(reply.status, httpStatus);
       assert.deepEqual(corsHeaders(reply), allowed);

@@ -79,6 +79,19 @@ describe('a call with one reply', () => {
     });
   });
 
+  it('has the id of the trace that it belongs to', async () => {
+    await using edge = await startEdge(answer);
+    const traceIdOf = async (path: string, traceparent: string) =>
+      (await fetch(edge.url + path, { headers: { traceparent } })).headers.get('x-trace-id');
+    const traceId = '0af7651916cd43dd8448eb211c80319c';
+    for (const path of [bookPath, watchPath, '/no/such/path']) {
+      assert.equal(await traceIdOf(path, `00-${traceId}-b7ad6b7169203331-01`), traceId);
+    }
+    for (const traceparent of [`00-${'0'.repeat(32)}-b7ad6b7169203331-01`, `${traceId}-x`]) {
+      assert.match((await traceIdOf(bookPath, traceparent)) ?? '', /^(?!0af765|0{32})[0-9a-f]{32}$/);
+    }
+  });
+
   it('makes a request id where the client has none that is fit to log', async () => {
     await using edge = await startEdge(answer);
     for (const given of ['', 'a b', 'x'.repeat(129), '"><script>']) {

@@ -206,6 +206,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     const match = matchOf(request);
     replies.set(request.raw.socket, reply.raw);
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
+    void reply.header('x-trace-id', observation.traceId);
     const isRaw = match?.served !== undefined && isApiRoute(match.served.route) && takesRawBody(match.served.route);
     const visit: Visit = {
       headers: request.raw.headers,
@@ -319,10 +320,12 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     const upgrade = upgrades.get(request.raw);
     if (upgrade === undefined) return undefined;
     const { socket, head } = upgrade;
+    const { traceId } = (arrivals.get(request.raw) as Arrival).observation;
     return {
       socket,
       accept() {
-        const webSocket = acceptWebSocket(request.raw, socket, head, { 'x-request-id': request.id });
+        const ids = { 'x-request-id': request.id, 'x-trace-id': traceId };
+        const webSocket = acceptWebSocket(request.raw, socket, head, ids);
         reply.hijack();
         return webSocket;
       },

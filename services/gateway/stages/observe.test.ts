@@ -43,8 +43,10 @@ describe('http observer, tracing', () => {
     const log = pino({ level: 'debug', mixin }, { write: (line: string) => void lines.push(line) });
     const observer = createHttpObserver({ registry: new Registry(), log, tracing: true });
     let traceIdOfCall: string | undefined;
+    let traceIdOfReply: string | undefined;
     const server = createServer((request, response) => {
       const observation = observer.observe(request, response, route, 'id-1');
+      traceIdOfReply = observation.traceId;
       traceIdOfCall = observation.traceId;
       response.writeHead(503).end();
     }).listen(0, '127.0.0.1');
@@ -64,7 +66,7 @@ describe('http observer, tracing', () => {
     assert.equal(span.kind, SpanKind.SERVER);
     assert.equal(span.parentSpanContext?.spanId, 'b7ad6b7169203331');
     assert.equal(span.spanContext().traceId, traceId);
-    assert.equal(traceIdOfCall, traceId);
+    assert.deepEqual([traceIdOfCall, traceIdOfReply], [traceId, traceId]);
     assert.equal(span.status.code, SpanStatusCode.ERROR);
     assert.equal(span.attributes['http.response.status_code'], 503);
     assert.equal(span.attributes['http.route'], '/v1/{a}');
