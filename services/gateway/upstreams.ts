@@ -111,6 +111,7 @@ function openUpstream(
   const serviceConfig = parseServiceConfig(config.serviceConfig);
   const count = metrics.listener(targets[0] ?? '', name);
   const channel = createChannel({
+    name,
     target: targets,
     serviceConfig,
     connectionsPerEndpoint,

@@ -7,6 +7,7 @@ import { context, propagation, SpanKind, SpanStatusCode, trace } from '@opentele
 import { NodeSDK, type NodeSDKConfiguration } from '@opentelemetry/sdk-node';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
+import { createTraceStore } from '#runtime/process/trace-store.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { createHttpObserver } from './observe.ts';
 
@@ -72,5 +73,30 @@ describe('http observer, tracing', () => {
     assert.equal(span.attributes['http.route'], '/v1/{a}');
     assert.equal(span.attributes['url.path'], '/v1/x');
     assert.equal(JSON.parse(lines[0] ?? '').trace_id, traceId);
+  });
+
+  it('logs and keeps a slow request that no collector sees', async () => {
+    const lines: string[] = [];
+    const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
+    const traces = createTraceStore();
+    const observer = createHttpObserver({ registry: new Registry(), log, tracing: true, traces, slowRequestMs: 0 });
+    const server = createServer((request, response) => {
+      observer.observe(request, response, route, 'id-1');
+      response.end();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const traceId = '1af7651916cd43dd8448eb211c80319c';
+    const headers = { traceparent: `00-${traceId}-b7ad6b7169203331-00`, connection: 'close' };
+    await fetch(`http://127.0.0.1:${port}/v1/x`, { headers });
+    const closed = once(server, 'close');
+    server.close();
+    await closed;
+    assert.partialDeepStrictEqual(JSON.parse(lines[0] ?? '{}'), { trace_id: traceId, slow: true });
+    assert.equal(spans.filter((span) => span.spanContext().traceId === traceId).length, 0);
+    const [kept] = traces.find({ slow: true });
+    const [span] = kept?.spans() ?? [];
+    assert.equal(kept?.traceId, traceId);
+    assert.deepEqual([span?.name, span?.parentSpanId], ['GET /v1/{a}', 'b7ad6b7169203331']);
   });
 });

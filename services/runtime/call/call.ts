@@ -39,6 +39,8 @@ export interface AttemptStart {
   readonly method: Method;
   readonly endpoint: Endpoint;
   readonly reason: AttemptReason;
+  /** The name of the channel; empty where it has none. */
+  readonly upstream: string;
   /** The target that the endpoint is of, and its index among those of the channel: 0 is the primary. */
   readonly target: string;
   readonly priority: number;

@@ -49,7 +49,7 @@ function setUp(
       picks.push(start.avoid);
       return state.failing ?? connections[(picks.length - 1) % connections.length];
     },
-    active: () => ({ target: 'file:///primary.json', priority: 0 }),
+    active: () => ({ upstream: 'primary', target: 'file:///primary.json', priority: 0 }),
     methodConfig: () => config,
     budget,
     onEvent: (event) => events.push(event),

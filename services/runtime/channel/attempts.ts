@@ -1,6 +1,7 @@
 import type {
   AttemptReason,
   AttemptSpan,
+  AttemptStart,
   Call,
   Caller,
   CallObserver,
@@ -27,8 +28,8 @@ const maxWaitingCalls = 10_000;
 
 export interface AttemptsOptions {
   readonly pick: Picker;
-  /** The target that calls are picked from, and its index. */
-  readonly active: () => { readonly target: string; readonly priority: number };
+  /** Where calls are sent now. */
+  readonly active: () => Pick<AttemptStart, 'upstream' | 'target' | 'priority'>;
   readonly methodConfig: (method: Method) => MethodConfig;
   readonly budget: Budget;
   readonly onEvent: ChannelListener;

@@ -33,7 +33,15 @@ const ok: CallStatus = { code: Code.OK, details: '', trailers: [], from: 'peer',
 
 function attempt(overrides: Partial<AttemptStart> = {}): AttemptStart {
   const endpoint = { id: 'pod-a', addresses: ['[fd00::7]:50051', '10.0.0.7:50051'] };
-  return { method: unary, endpoint, reason: 'first', target: 'dns:///greeter:50051', priority: 0, ...overrides };
+  return {
+    method: unary,
+    endpoint,
+    reason: 'first',
+    upstream: 'greeter',
+    target: 'dns:///greeter:50051',
+    priority: 0,
+    ...overrides,
+  };
 }
 
 /** The context of a request that is sampled, with what came along as baggage. */
@@ -66,6 +74,7 @@ test('each attempt of a sampled call is a client span that says which, why and w
     'rpc.method': 'test.Service/Say',
     'server.address': 'fd00::7',
     'server.port': 50_051,
+    'tandem.upstream': 'greeter',
     'tandem.replica': 'pod-a',
     'tandem.target': 'dns:///greeter:50051',
     'tandem.target.priority': 0,

@@ -131,6 +131,7 @@ class Attempt implements AttemptSpan {
       'tandem.attempt.number': this.number,
       'tandem.attempt.reason': start.reason,
     };
+    if (start.upstream !== '') attributes['tandem.upstream'] = start.upstream;
     if (outcome === undefined) return attributes;
     const { status, lost, sent, received } = outcome;
     const code = codeName(status.code);

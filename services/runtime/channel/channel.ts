@@ -15,6 +15,8 @@ import { createGrpcJsTransport } from './transport/grpc-js.ts';
 import { createTlsCredentials } from './transport/tls.ts';
 
 export interface ChannelOptions {
+  /** What the service is called in spans. Defaults to nothing. */
+  readonly name?: string;
   /**
    * `dns:///name:port`, `kubernetes:///service.namespace:port`, `ipv4:address:port,…`, `ipv6:[address]:port,…` or
    * `file:///path`. Of several, the first that is READY takes the calls; the others are its backups, in order.
@@ -114,7 +116,11 @@ export function createChannel(options: ChannelOptions): Channel {
   });
   const attempts = createAttempts({
     pick: priority.pick,
-    active: () => ({ target: targets[priority.active]?.target ?? '', priority: priority.active }),
+    active: () => ({
+      upstream: options.name ?? '',
+      target: targets[priority.active]?.target ?? '',
+      priority: priority.active,
+    }),
     methodConfig: (method) => methodConfig(serviceConfig, method),
     budget,
     onEvent(event: ChannelEvent) {
