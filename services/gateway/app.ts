@@ -1,13 +1,14 @@
 import type { ServerResponse } from 'node:http';
 import type { KubernetesAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { type Admin, createAdmin } from '#runtime/process/admin.ts';
+import { hashConfig } from '#runtime/process/config.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
 import { createTraceStore, showTraces } from '#runtime/process/trace-store.ts';
 import type { Tracing } from '#runtime/process/tracing.ts';
 import type { ConfigFile } from './config-file.ts';
-import { type GatewayConfig, upstreamsOf } from './config.ts';
+import { type GatewayConfig, settings, upstreamsOf } from './config.ts';
 import { readDescriptors } from './descriptors.ts';
 import { createErrorWriter } from './edge/errors.ts';
 import { createCors } from './edge/cors.ts';
@@ -38,7 +39,7 @@ export interface App {
  * @throws ConfigError if the descriptors cannot be served, or a target not be reached from here.
  */
 export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, kubernetes?: KubernetesAccess): App {
-  const registry = createMetrics({ service: 'gateway', tracing });
+  const registry = createMetrics({ service: 'gateway', configHash: hashConfig(settings, config), tracing });
   const traces = createTraceStore();
   const descriptors = readDescriptors(config.descriptors);
   const services = [...new Set(descriptors.methods.map(({ method }) => serviceOf(method)))];

@@ -121,12 +121,6 @@ export const settings = {
     default: 30_000,
     schema: durationMs({ min: 100, max: 600_000 }),
   },
-  slowRequestMs: {
-    env: 'SLOW_REQUEST',
-    help: 'a request that takes so long is logged, and kept among the slow ones of /introspection/traces; streams never are slow (1s)',
-    default: 1_000,
-    schema: durationMs({ min: 1, max: 600_000 }),
-  },
   bodyLimitBytes: {
     env: 'BODY_LIMIT',
     help: 'the longest request body, and message of a stream of requests, in bytes (1048576)',

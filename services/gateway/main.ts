@@ -1,6 +1,6 @@
 import process from 'node:process';
 import { inClusterAccess } from '#runtime/channel/resolver/kubernetes.ts';
-import { maskConfig } from '#runtime/process/config.ts';
+import { hashConfig, maskConfig } from '#runtime/process/config.ts';
 import { runMain, runProgram } from '#runtime/process/lifecycle.ts';
 import { createLog } from '#runtime/process/log.ts';
 import { startTracing } from '#runtime/process/tracing.ts';
@@ -15,7 +15,7 @@ await runMain(process, { program: 'gateway', settings }, async (config) => {
     process.exit(0);
   }
   const log = createLog({ service: 'gateway', podName, level: logLevel, format: logFormat, stdout });
-  log.info({ config: maskConfig(settings, config) }, 'starting');
+  log.info({ config: maskConfig(settings, config), configHash: hashConfig(settings, config) }, 'starting');
   const tracing = await startTracing({ env, service: 'gateway', podName, log });
   // Only now, so that a mistake in the settings is told at once.
   const { createApp } = await import('./app.ts');

@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { type Admin, createAdmin } from '#runtime/process/admin.ts';
+import { hashConfig } from '#runtime/process/config.ts';
 import type { Program } from '#runtime/process/lifecycle.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { createMetrics } from '#runtime/process/metrics.ts';
 import type { Tracing } from '#runtime/process/tracing.ts';
 import { createServer } from '#runtime/server/server.ts';
-import { type GreeterConfig, tlsOf } from './config.ts';
+import { type GreeterConfig, settings, tlsOf } from './config.ts';
 import { createFaults } from './faults.ts';
 import { greeter } from './greeter.ts';
 
@@ -17,7 +18,11 @@ export function createApp(
   log: Logger,
   tracing?: Tracing,
 ): { readonly program: Program; readonly admin: Admin } {
-  const registry = createMetrics({ service: 'greeter', ...(tracing && { tracing }) });
+  const registry = createMetrics({
+    service: 'greeter',
+    configHash: hashConfig(settings, config),
+    ...(tracing && { tracing }),
+  });
   const faults = config.faults === 'enabled' ? createFaults({ log, server: () => server }) : undefined;
   const admin = createAdmin({ host: config.host, port: config.adminPort, registry, routes: faults?.routes ?? {}, log });
   const server = createServer({

@@ -1,5 +1,5 @@
 import process from 'node:process';
-import { maskConfig } from '#runtime/process/config.ts';
+import { hashConfig, maskConfig } from '#runtime/process/config.ts';
 import { runMain, runProgram } from '#runtime/process/lifecycle.ts';
 import { createLog } from '#runtime/process/log.ts';
 import { startTracing } from '#runtime/process/tracing.ts';
@@ -9,7 +9,7 @@ await runMain(process, { program: 'greeter', settings }, async (config) => {
   const { podName, logLevel, logFormat, drainDelayMs, drainGraceMs } = config;
   const { env, stdout } = process;
   const log = createLog({ service: 'greeter', podName, level: logLevel, format: logFormat, stdout });
-  log.info({ config: maskConfig(settings, config) }, 'starting');
+  log.info({ config: maskConfig(settings, config), configHash: hashConfig(settings, config) }, 'starting');
   const tracing = await startTracing({ env, service: 'greeter', podName, log });
   // Only now, so that a mistake in the settings is told at once.
   const { createApp } = await import('./app.ts');

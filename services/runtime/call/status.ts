@@ -30,6 +30,20 @@ export function codeName(code: number): CodeName {
   return codeNames[code] ?? 'UNKNOWN';
 }
 
+/** Those that say that the server is at fault, not its client: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/ */
+const serverFaults = new Set<number>([
+  Code.UNKNOWN,
+  Code.DEADLINE_EXCEEDED,
+  Code.UNIMPLEMENTED,
+  Code.INTERNAL,
+  Code.UNAVAILABLE,
+  Code.DATA_LOSS,
+]);
+
+export function isServerFault(code: number): boolean {
+  return serverFaults.has(code);
+}
+
 /** The one error of an RPC: handlers throw it, clients receive it, and the edge turns it into its wire form once. */
 export class RpcError extends Error {
   override readonly name = 'RpcError';

@@ -4,6 +4,7 @@ import {
   boolean,
   ConfigError,
   durationMs,
+  hashConfig,
   integer,
   maskConfig,
   oneOf,
@@ -11,6 +12,7 @@ import {
   parsed,
   port,
   processSettings,
+  ratio,
   type Setting,
   type Settings,
   text,
@@ -120,6 +122,10 @@ describe('the value', () => {
     ['an integer', integer({ min: -5, max: 5 }), '-5', -5],
     ['a fraction for an integer', integer({ min: 0, max: 5 }), '1.5', 'X 1.5 must be an integer from 0 to 5'],
     ['an integer with an exponent', integer({ min: 0, max: 5 }), '1e0', 'X 1e0 must be an integer from 0 to 5'],
+    ['a share', ratio(), '0.05', 0.05],
+    ['the whole', ratio(), '1', 1],
+    ['more than the whole', ratio(), '1.01', 'X 1.01 must be <= 1'],
+    ['a share in percent', ratio(), '5%', 'X "5%" must be a number from 0 to 1'],
     ['too small an integer', integer({ min: 2, max: 5 }), '1', 'X 1 must be >= 2'],
     ['any free port', port(), '0', 0],
     ['too high a port', port(), '65536', 'X 65536 must be <= 65535'],
@@ -181,6 +187,24 @@ Each setting is a flag or an environment variable; the flag wins.
   --dry-run                       only say what would be done
 `,
     );
+  });
+});
+
+describe('hashConfig', () => {
+  const hash = (env: Record<string, string>) => {
+    const all = { ...processSettings, token: { env: 'TOKEN', help: '', default: '', secret: true, schema: text() } };
+    return hashConfig(all, parseConfig(all, { env, argv: [] }));
+  };
+
+  it('is that of every replica with the same settings', () => {
+    assert.match(hash({}), /^[0-9a-f]{12}$/);
+    assert.equal(hash({ POD_NAME: 'a', HOST: '10.0.0.7' }), hash({ POD_NAME: 'b', HOST: '10.0.0.8' }));
+    assert.equal(hash({ DRAIN_DELAY: '5000ms' }), hash({}));
+    assert.notEqual(hash({ DRAIN_DELAY: '6s' }), hash({}));
+  });
+
+  it('tells nothing of a secret', () => {
+    assert.equal(hash({ TOKEN: 'a' }), hash({ TOKEN: 'b' }));
   });
 });
 

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { hostname, networkInterfaces } from 'node:os';
 import * as v from 'valibot';
 
@@ -82,6 +83,15 @@ export function parseConfig<const S extends Settings>(settings: S, source: Confi
   return Object.freeze(config) as Config<S>;
 }
 
+/**
+ * Twelve digits that tell whether replicas run with the same settings: secrets, and what differs between replicas by its
+ * nature (the pod's name, the address), left out.
+ */
+export function hashConfig(settings: Settings, config: object): string {
+  const { podName: _, host: __, ...shared } = maskConfig(settings, config);
+  return createHash('sha256').update(JSON.stringify(shared)).digest('hex').slice(0, 12);
+}
+
 /** The configuration for the start-up log line, its secrets as `***`. */
 export function maskConfig(settings: Settings, config: object): Record<string, unknown> {
   const isSecret = (setting: Setting<unknown> | Switch | undefined) => setting && !isSwitch(setting) && setting.secret;
@@ -114,6 +124,16 @@ export function integer(limits: { readonly min: number; readonly max: number }) 
     v.transform(Number),
     v.minValue(limits.min, `must be >= ${limits.min}`),
     v.maxValue(limits.max, `must be <= ${limits.max}`),
+  );
+}
+
+/** A share, from 0 to 1. */
+export function ratio() {
+  return v.pipe(
+    v.string(),
+    v.regex(/^(\d+(\.\d*)?|\.\d+)$/, 'must be a number from 0 to 1'),
+    v.transform(Number),
+    v.maxValue(1, 'must be <= 1'),
   );
 }
 
@@ -224,7 +244,12 @@ export const processSettings = {
     default: hasIpv6() ? '::' : '0.0.0.0',
     schema: text(),
   },
-  adminPort: { env: 'ADMIN_PORT', help: 'port of /livez, /readyz and /metrics (9090)', default: 9090, schema: port() },
+  adminPort: {
+    env: 'ADMIN_PORT',
+    help: 'port of /livez, /readyz, /metrics and /loglevel (9090)',
+    default: 9090,
+    schema: port(),
+  },
   logLevel: {
     env: 'LOG_LEVEL',
     help: 'trace, debug, info, warn, error or fatal (info)',
@@ -236,6 +261,18 @@ export const processSettings = {
     help: 'auto, json or pretty (auto: pretty on a terminal)',
     default: 'auto',
     schema: oneOf(['auto', 'json', 'pretty']),
+  },
+  accessLogRatio: {
+    env: 'ACCESS_LOG_RATIO',
+    help: 'share of the requests that went well which are logged, from 0 to 1; the others are, always (0.01)',
+    default: 0.01,
+    schema: ratio(),
+  },
+  slowRequestMs: {
+    env: 'SLOW_REQUEST',
+    help: 'a request that takes so long is slow, and always logged; streams never are (1s)',
+    default: 1_000,
+    schema: durationMs({ min: 1, max: 600_000 }),
   },
   drainDelayMs: {
     env: 'DRAIN_DELAY',

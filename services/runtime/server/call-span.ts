@@ -9,12 +9,16 @@ import {
   SpanStatusCode,
   trace,
 } from '@opentelemetry/api';
-import { Code, codeName } from '../call/status.ts';
+import { codeName, isServerFault } from '../call/status.ts';
 
 const tracer = trace.getTracer('tandem-server');
 
 /** The server span of a call. */
 export interface CallSpan {
+  /** Without a span of our own that of the client's; undefined if there is none either. */
+  readonly traceId: string | undefined;
+  /** Whether the span is sent to the collector. */
+  readonly isSampled: boolean;
   /** Runs something of the call: what it logs, and spans that it makes, belong to this one. */
   run<T>(work: () => T): T;
   end(outcome: CallOutcome): void;
@@ -30,25 +34,31 @@ export interface CallOutcome {
   readonly messages: { readonly sent: number; readonly received: number } | undefined;
 }
 
-/** Starts the span of a call below the one that its metadata name. Without tracing there is nothing to it. */
+/** Starts the span of a call below the one that its metadata name. Without tracing it has only the trace's id. */
 export function startCallSpan(path: string, metadata: Metadata): CallSpan {
   const parent = propagation.extract(ROOT_CONTEXT, metadata, getter);
   const span = tracer.startSpan(path.slice(1), { kind: SpanKind.SERVER }, parent);
-  if (!isSpanContextValid(span.spanContext())) return untraced;
+  const spanContext = span.spanContext();
+  if (!isSpanContextValid(spanContext)) return untraced(getter.get(metadata, 'traceparent'));
   const context = trace.setSpan(parent, span);
   return {
+    traceId: spanContext.traceId,
+    isSampled: span.isRecording(),
     run: (work) => otelContext.with(context, work),
     end(outcome) {
       if (span.isRecording()) {
         span.setAttributes(attributesOf(path, outcome));
-        if (serverFaults.has(outcome.code)) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.details });
+        if (isServerFault(outcome.code)) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.details });
       }
       span.end();
     },
   };
 }
 
-const untraced: CallSpan = { run: (work) => work(), end() {} };
+function untraced(traceparent = ''): CallSpan {
+  const [, traceId] = /^[0-9a-f]{2}-([0-9a-f]{32})-/.exec(traceparent) ?? [];
+  return { traceId, isSampled: false, run: (work) => work(), end() {} };
+}
 
 const getter = {
   get(metadata: Metadata, key: string) {
@@ -58,16 +68,6 @@ const getter = {
   keys: (metadata: Metadata) => Object.keys(metadata.getMap()),
 };
 
-/** The codes that say that the server, not its client, is at fault: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/ */
-const serverFaults = new Set<number>([
-  Code.UNKNOWN,
-  Code.DEADLINE_EXCEEDED,
-  Code.UNIMPLEMENTED,
-  Code.INTERNAL,
-  Code.UNAVAILABLE,
-  Code.DATA_LOSS,
-]);
-
 function attributesOf(path: string, { code, remoteAddress, remotePort, messages }: CallOutcome): Attributes {
   const attributes: Attributes = {
     'rpc.system.name': 'grpc',
@@ -76,7 +76,7 @@ function attributesOf(path: string, { code, remoteAddress, remotePort, messages 
     'network.peer.address': remoteAddress,
     'network.peer.port': remotePort,
   };
-  if (serverFaults.has(code)) attributes['error.type'] = codeName(code);
+  if (isServerFault(code)) attributes['error.type'] = codeName(code);
   if (messages !== undefined) {
     attributes['tandem.messages.sent'] = messages.sent;
     attributes['tandem.messages.received'] = messages.received;

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import * as grpc from '@grpc/grpc-js';
+import { service as health } from 'grpc-health-check';
 import type { Registry } from 'prom-client';
 import { Code, RpcError } from '../call/status.ts';
-import type { ServerCall } from './handler.ts';
+import type { Handlers, ServerCall } from './handler.ts';
 import { callDurationName, callStartedName } from './observe.ts';
-import { callMethod, eventually, startServer } from './testing.ts';
+import { callMethod, eventually, startServer, type TestServer } from './testing.ts';
 
 interface Named {
   readonly name: string;
@@ -95,4 +98,69 @@ test('a method that does not exist leaves no trace in the metrics', async () => 
   assert.equal(code, Code.UNIMPLEMENTED);
   assert.doesNotMatch(await fixture.registry.metrics(), /Made-up/);
   assert.deepEqual(fixture.server.counters(), {});
+});
+
+const traceId = '0af7651916cd43dd8448eb211c80319c';
+const ofCall = { trace_id: traceId, grpcMethod: 'helloworld.Greeter/SayHello', msg: 'call' };
+const loggedHandlers: Handlers = {
+  async SayHello({ name }: Named) {
+    if (name === 'refuse') throw new RpcError(Code.NOT_FOUND, 'nobody of that name');
+    if (name === 'break') throw new Error('s3cret');
+    if (name === 'slow') await sleep(60);
+    return { message: name };
+  },
+  async *SayHelloStreamReply() {
+    yield { message: 'one' };
+    yield { message: 'two' };
+  },
+};
+
+async function greet({ client }: TestServer, name: string): Promise<void> {
+  const metadata = new grpc.Metadata();
+  metadata.set('traceparent', `00-${traceId}-b7ad6b7169203331-01`);
+  metadata.set('x-request-id', name);
+  await new Promise((resolve) => client.SayHello({ name }, metadata, resolve));
+}
+
+const withoutDuration = ({ durationMs: _, ...line }: Record<string, unknown>) => line;
+
+test('a call that was slow or did not go well has a line', async () => {
+  await using fixture = await startServer(loggedHandlers, { accessLogRatio: 0, slowRequestMs: 50 });
+  for (const name of ['fine', 'refuse', 'break', 'slow']) await greet(fixture, name);
+  await callMethod(fixture.client, 'SayHelloStreamReply', [ada]);
+  const details = 'internal error';
+  await eventually(() =>
+    assert.deepEqual(fixture.calls.map(withoutDuration), [
+      { level: 30, ...ofCall, requestId: 'refuse', grpcCode: 'NOT_FOUND', details: 'nobody of that name' },
+      { level: 40, ...ofCall, requestId: 'break', grpcCode: 'INTERNAL', details },
+      { level: 30, ...ofCall, requestId: 'slow', slow: true, grpcCode: 'OK' },
+    ]),
+  );
+  assert.ok(Number(fixture.calls[2]?.durationMs) >= 50);
+});
+
+test('a call that went well has a line if it is sampled', async () => {
+  await using fixture = await startServer(loggedHandlers, { accessLogRatio: 1, slowRequestMs: 60_000 });
+  await greet(fixture, 'fine');
+  await callMethod(fixture.client, 'SayHelloStreamReply', [ada]);
+  const grpcMethod = 'helloworld.Greeter/SayHelloStreamReply';
+  await eventually(() =>
+    assert.deepEqual(fixture.calls.map(withoutDuration), [
+      { level: 30, ...ofCall, requestId: 'fine', grpcCode: 'OK' },
+      { level: 30, grpcMethod, messagesSent: 2, messagesReceived: 1, grpcCode: 'OK', msg: 'call' },
+    ]),
+  );
+});
+
+test('health checks are counted, and not logged', async () => {
+  await using fixture = await startServer({}, { accessLogRatio: 1 });
+  const client = fixture.connect(health);
+  await new Promise((resolve) => client.Check({ service: '' }, resolve));
+  await eventually(() =>
+    assert.deepEqual(
+      Object.values(fixture.server.counters()).map(({ ok }) => ok),
+      [1],
+    ),
+  );
+  assert.deepEqual(fixture.calls, []);
 });

@@ -1,5 +1,8 @@
-import { Counter, Histogram, type Registry } from 'prom-client';
-import { Code, codeName } from '../call/status.ts';
+import { Counter, type Registry } from 'prom-client';
+import { Code, codeName, isServerFault } from '../call/status.ts';
+import { createAccessLog } from '../process/access-log.ts';
+import { createHistogram, type Observe } from '../process/histogram.ts';
+import type { Logger } from '../process/log.ts';
 
 /** The names and labels of gRFC A66, in Prometheus's spelling: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md */
 export const callStartedName = 'grpc_server_call_started_total';
@@ -20,36 +23,56 @@ export interface CallCounters {
   readonly cancelled: number;
 }
 
-/** Counts the calls of a server. */
+/** How a call ended. */
+export interface CallEnd {
+  readonly code: number;
+  readonly details: string;
+  /** What its client and whoever is before that know it by. */
+  readonly requestId: string | undefined;
+  /** Undefined for a call that is not logged, such as a health check. */
+  readonly trace: { readonly traceId: string | undefined; readonly isSampled: boolean } | undefined;
+  /** Of a stream, each way; undefined for a call with one request and one reply. */
+  readonly messages: { readonly sent: number; readonly received: number } | undefined;
+}
+
+/** Counts, times and logs the calls of a server. */
 export interface Observer {
-  /** A call of one of the methods began. The result is called with its status code when it ends. */
-  start(path: string): (code: number) => void;
+  /** A call of one of the methods began. The result is called when it ends. */
+  start(path: string): (end: CallEnd) => void;
   /** By method, those without calls left out. */
   counters(): Record<string, CallCounters>;
 }
 
 /** `paths` are those of the methods served (`/helloworld.Greeter/SayHello`): no other can become a label. */
-export function createObserver(options: { readonly registry: Registry; readonly paths: readonly string[] }): Observer {
-  const registers = [options.registry];
+export function createObserver(options: {
+  readonly registry: Registry;
+  readonly log: Logger;
+  readonly paths: readonly string[];
+  /** The share of the calls that went well which are logged. */
+  readonly accessLogRatio: number;
+  /** A call that takes longer, and is no stream, is slow. */
+  readonly slowRequestMs: number;
+}): Observer {
+  const { registry, log, slowRequestMs } = options;
+  const { levelOf } = createAccessLog(log, options.accessLogRatio);
   const callStarted = new Counter({
     name: callStartedName,
     help: 'Calls started, those in flight included.',
     labelNames: ['grpc_method'],
-    registers,
+    registers: [registry],
   });
-  const callDuration = new Histogram({
+  const callDuration = createHistogram(registry, {
     name: callDurationName,
     help: 'Time from the headers of a call to its status.',
     labelNames: ['grpc_method', 'grpc_status'],
     buckets: latencyBuckets,
-    registers,
   });
 
   const methods = new Map(options.paths.map((path) => [path, observeMethod(path.slice(1))]));
 
   function observeMethod(name: string) {
     const started = callStarted.labels(name);
-    const durations: (Histogram.Internal<string> | undefined)[] = [];
+    const durations: (Observe | undefined)[] = [];
     const counters = { started: 0, ok: 0, failed: 0, cancelled: 0 };
     return {
       name,
@@ -58,13 +81,36 @@ export function createObserver(options: { readonly registry: Registry; readonly 
         const startMs = performance.now();
         counters.started++;
         started.inc();
-        return (code: number) => {
+        return (end: CallEnd) => {
+          const { code, trace } = end;
+          const durationMs = performance.now() - startMs;
           counters[code === Code.OK ? 'ok' : code === Code.CANCELLED ? 'cancelled' : 'failed']++;
-          durations[code] ??= callDuration.labels(name, codeName(code));
-          durations[code].observe((performance.now() - startMs) / 1_000);
+          durations[code] ??= callDuration({ grpc_method: name, grpc_status: codeName(code) });
+          durations[code](durationMs / 1_000, trace?.isSampled === true ? trace.traceId : undefined);
+          if (trace !== undefined) writeLog(name, durationMs, trace.traceId, end);
         };
       },
     };
+  }
+
+  /** The fields have the names that the gateway's lines have. */
+  function writeLog(grpcMethod: string, durationMs: number, traceId: string | undefined, end: CallEnd): void {
+    const { code, details, requestId, messages } = end;
+    const slow = messages === undefined && durationMs >= slowRequestMs;
+    const fault = code === Code.OK ? 'none' : isServerFault(code) ? 'server' : 'client';
+    const level = levelOf({ fault, slow, id: requestId ?? traceId });
+    if (level === undefined) return;
+    const fields = {
+      ...(traceId && { trace_id: traceId }),
+      ...(requestId && { requestId }),
+      grpcMethod,
+      durationMs: Math.round(durationMs * 100) / 100,
+      ...(slow && { slow }),
+      ...(messages && { messagesSent: messages.sent, messagesReceived: messages.received }),
+      grpcCode: codeName(code),
+      ...(code !== Code.OK && { details }),
+    };
+    log[level](fields, 'call');
   }
 
   return {

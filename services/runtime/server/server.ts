@@ -44,6 +44,10 @@ export interface ServerOptions {
   readonly maxMessageBytes?: number;
   /** Calls at a time on one connection; clients let further ones wait. Defaults to 4,096. */
   readonly maxConcurrentStreams?: number;
+  /** The share of the calls that went well which are logged; the others are, always. Defaults to 1 %. */
+  readonly accessLogRatio?: number;
+  /** A call that takes so long, and is no stream, is slow, and logged. Defaults to 1 second. */
+  readonly slowRequestMs?: number;
 }
 
 /** A gRPC server with health checks, reflection, metrics and an orderly end. */
@@ -72,7 +76,7 @@ export function createServer(options: ServerOptions): Server {
   const names = Object.keys(options.services);
   const health = createHealth(names);
   const paths: string[] = [];
-  /** Those that have spans: health checks would bury them. */
+  /** Those that have spans and log lines: health checks would bury them. */
   const traced = new Set<string>();
   /** Calls in flight. */
   const live = new Set<grpc.ServerInterceptingCallInterface>();
@@ -124,7 +128,8 @@ export function createServer(options: ServerOptions): Server {
   }
   health.addTo({ addService });
   addReflection({ addService }, { descriptors: options.descriptors, services: names });
-  const observer = createObserver({ registry: options.registry, paths });
+  const { accessLogRatio = 0.01, slowRequestMs = 1_000 } = options;
+  const observer = createObserver({ registry: options.registry, log, paths, accessLogRatio, slowRequestMs });
 
   /**
    * Sees each call of a known method from its headers to its end. It overrides the methods of the call and does not wrap
@@ -142,6 +147,7 @@ export function createServer(options: ServerOptions): Server {
     let code: number | undefined;
     let details = '';
     let span: CallSpan | undefined;
+    let requestId: string | undefined;
     const messages = requestStream || responseStream ? { sent: 0, received: 0 } : undefined;
     live.add(call);
     call.start = (listener) => {
@@ -150,6 +156,7 @@ export function createServer(options: ServerOptions): Server {
         // The handler is called by one of these two.
         listener.onReceiveMetadata = (metadata) => {
           span = startCallSpan(path, metadata);
+          requestId = metadata.get('x-request-id')[0]?.toString();
           span.run(() => onReceiveMetadata.call(listener, metadata));
         };
         listener.onReceiveHalfClose = () => span?.run(() => onReceiveHalfClose.call(listener));
@@ -167,8 +174,9 @@ export function createServer(options: ServerOptions): Server {
       // Despite its name it runs at the end of every call.
       listener.onCancel = () => {
         live.delete(call);
-        ended(code ?? Code.CANCELLED);
-        span?.end({ code: code ?? Code.CANCELLED, details, messages, ...call.getConnectionInfo() });
+        const end = { code: code ?? Code.CANCELLED, details, messages };
+        ended({ ...end, requestId, trace: span });
+        span?.end({ ...end, ...call.getConnectionInfo() });
         onCancel.call(listener);
       };
       start.call(call, listener);

@@ -18,8 +18,10 @@ export interface TestServer extends AsyncDisposable {
   readonly server: Server;
   readonly port: number;
   readonly registry: Registry;
-  /** What was logged, parsed. */
+  /** What was logged, parsed, without the lines of calls. */
   readonly log: Record<string, unknown>[];
+  /** The lines of calls. */
+  readonly calls: Record<string, unknown>[];
   /** Further clients have a connection of their own. */
   connect(
     definition?: grpc.ServiceDefinition,
@@ -34,6 +36,11 @@ const greeterDefinition = loadFileDescriptorSetFromBuffer(descriptors)['hellowor
 /** Serves `handlers`, completed by ones that are never called, on a real socket. Its disposal proves that none is left. */
 export async function startServer(handlers: Handlers, options: Partial<ServerOptions> = {}): Promise<TestServer> {
   const log: Record<string, unknown>[] = [];
+  const calls: Record<string, unknown>[] = [];
+  const writeLine = (text: string) => {
+    const line = JSON.parse(text) as Record<string, unknown>;
+    (line.msg === 'call' ? calls : log).push(line);
+  };
   const registry = new Registry();
   const unexpected = async () => assert.fail('called by mistake');
   const server = createServer({
@@ -51,7 +58,7 @@ export async function startServer(handlers: Handlers, options: Partial<ServerOpt
     port: 0,
     podName: 'pod-a',
     registry,
-    log: pino({ base: null, timestamp: false }, { write: (line) => void log.push(JSON.parse(line)) }),
+    log: pino({ base: null, timestamp: false }, { write: writeLine }),
     ...options,
   });
   const port = await server.start();
@@ -75,6 +82,7 @@ export async function startServer(handlers: Handlers, options: Partial<ServerOpt
     port,
     registry,
     log,
+    calls,
     connect,
     client: connect(),
     async [Symbol.asyncDispose]() {

@@ -45,7 +45,7 @@ await runMain(process, { program: 'fixture', settings }, async (config) => {
   const admin = createAdmin({
     host: config.host,
     port: config.adminPort,
-    registry: createMetrics({ service: 'fixture' }),
+    registry: createMetrics({ service: 'fixture', configHash: '' }),
     routes: {
       'POST /release': (_request, response) => {
         for (const each of held) each.end('released');
