@@ -79,6 +79,7 @@ describe('tracing', { concurrency: true, timeout: 60_000 }, () => {
         OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1',
         OTEL_EXPORTER_OTLP_PROTOCOL: protocol,
         OTEL_EXPORTER_OTLP_TIMEOUT: '500',
+        OTEL_LOG_LEVEL: 'error',
       });
       const { stopMs, dropped } = lines.get('stopped') ?? {};
       assert.deepEqual(Object.values(dropped as Record<string, number>), [2]);

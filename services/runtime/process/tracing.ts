@@ -49,6 +49,8 @@ export async function startTracing(options: {
     metricReaders: [],
     logRecordProcessors: [],
   });
+  // Where OTEL_LOG_LEVEL is set, the SDK has just taken the console for its log.
+  if (log !== undefined) setDiagnostics(log, env.OTEL_LOG_LEVEL);
   sdk.start();
   return {
     enabled: true,
