@@ -65,6 +65,27 @@ describe('OpenAPI document', () => {
     assert.deepEqual(problems, []);
   });
 
+  it('says where a token is asked for, and keeps the recommended rules with it', async () => {
+    const policy: Policy = { cache: undefined, quota: undefined, authProvider: undefined, priority: 'high' };
+    const policyOf = ({ path }: Method) => ({ ...policy, authProvider: path.endsWith('/SayHello') ? 'us' : undefined });
+    const routes = greeter.methods.flatMap(routesOf);
+    const document = createOpenApiDocument(greeter, routes, policyOf, { request: ['x-api-key'], reply: [] });
+    const { components, security, paths, info } = document as unknown as {
+      components: { securitySchemes: Record<string, unknown> };
+      security: unknown;
+      info: { description: string };
+      paths: Record<string, Record<string, { security?: unknown; responses: object }>>;
+    };
+    const [asking, anonymous] = [paths['/v1/hello/{name}']?.['get'], paths['/v1/hello/{name}/stream']?.['get']];
+    assert.deepEqual([asking?.security, '401' in (asking?.responses ?? {})], [[{ 'jwt-us': [] }], true]);
+    assert.deepEqual([anonymous?.security, '401' in (anonymous?.responses ?? {})], [undefined, false]);
+    assert.deepEqual([security, Object.keys(components.securitySchemes)], [[{}], ['jwt-us']]);
+    assert.match(info.description, /The service also gets the headers `x-api-key`\./);
+    const config = await createConfig({ extends: ['recommended'], rules: { 'info-license': 'off' } });
+    const problems = await lintFromString({ source: JSON.stringify(document), absoluteRef: '/openapi.json', config });
+    assert.deepEqual(problems, []);
+  });
+
   const all: [name: string, descriptors: Descriptors][] = [
     ['greeter', greeter],
     ['library', library],

@@ -4,10 +4,11 @@ import type { Method } from '#runtime/call/call.ts';
 import { Code } from '#runtime/call/status.ts';
 import type { Descriptors } from '../descriptors.ts';
 import type { StatusJson } from '../edge/errors.ts';
+import { defaultPassedNames, type PassedNames } from '../edge/metadata.ts';
 import type { Policy } from '../policies.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { commentOf } from './comments.ts';
-import { cacheHeaders, describeOperation, fieldsOnPath, type Operation } from './operations.ts';
+import { cacheHeaders, describeOperation, fieldsOnPath, type Operation, securitySchemeOf } from './operations.ts';
 import { createPaths } from './paths.ts';
 import { createSchemas, statusRef } from './schemas.ts';
 
@@ -31,12 +32,14 @@ export function createOpenApiDocument(
   { types }: Descriptors,
   routes: readonly Route[],
   policyOf?: (method: Method) => Policy,
+  passed: PassedNames = defaultPassedNames,
 ): OpenApiDocument {
   const schemas = createSchemas();
   const openApiPath = createPaths();
   const services = new Set<DescService>();
   const bindings = new Map<string, number>();
   const paths: Record<string, PathItem> = {};
+  const providers = new Set<string>();
 
   for (const route of routes) {
     const { input, method } = route.service;
@@ -52,7 +55,9 @@ export function createOpenApiDocument(
         .map(({ jsonName }) => jsonName)
         .join('.'),
     );
-    const operation = describeOperation({ route, method: desc, binding, path, schemas, policy: policyOf?.(method) });
+    const policy = policyOf?.(method);
+    if (policy?.authProvider !== undefined) providers.add(policy.authProvider);
+    const operation = describeOperation({ route, method: desc, binding, path, schemas, policy });
     const item = (paths[path.text] ??= {});
     const { httpMethod, template } = route;
     const name = httpMethod.toLowerCase();
@@ -68,17 +73,23 @@ export function createOpenApiDocument(
   const hasStreams = routes.some(({ service: { method } }) => method.requestStream || method.responseStream);
   const info = {
     title: [...services].map(({ typeName }) => typeName).join(', '),
-    description: hasStreams ? `${aboutAll}\n\n${aboutStreams}` : aboutAll,
+    description: [aboutAll, aboutMetadata(passed), hasStreams && aboutStreams].filter(Boolean).join('\n\n'),
   };
+  const passesTokens = passed.request.includes('authorization');
   const content = {
     servers: [{ url: '/' }],
-    security: [{}, { bearer: [] }],
+    // Of what asks for no token.
+    security: passesTokens ? [{}, { bearer: [] }] : [{}],
     tags: [...services].map((service) => {
       const comment = commentOf(service);
       return { name: service.typeName, description: comment || `The methods of \`${service.typeName}\`.` };
     }),
     paths,
-    components: { schemas: schemas.components, ...componentsOf(paths) },
+    components: {
+      schemas: schemas.components,
+      ...componentsOf(paths),
+      securitySchemes: { ...(passesTokens && passedToken), ...Object.fromEntries([...providers].map(checkedToken)) },
+    },
   };
   const version = createHash('sha256')
     .update(JSON.stringify([info, content]))
@@ -106,15 +117,26 @@ of replies. The schemas have the form that replies are written in; requests may 
 \`.proto\`, 64-bit integers as numbers up to 2^53, enums as numbers, bytes in the URL-safe alphabet of base64, and null for a
 field that is not set. An enum value that the gateway does not know is written as its number.
 
-**Errors** are a \`google.rpc.Status\`, with the HTTP status that belongs to its code.
+**Errors** are a \`google.rpc.Status\`, with the HTTP status that belongs to its code.`;
 
-**Metadata** goes both ways in headers: \`grpc-metadata-<key>\`, base64 where the key ends in \`-bin\`. \`authorization\` and
-\`accept-language\` are passed on as they are.`;
+function aboutMetadata({ request }: PassedNames): string {
+  const names = request.map((name) => `\`${name}\``).join(', ');
+  const about = '**Metadata** goes both ways in headers: `grpc-metadata-<key>`, base64 where the key ends in `-bin`.';
+  return names === '' ? about : `${about} The service also gets the headers ${names}.`;
+}
 
 const aboutStreams = `\
 **Streams** of replies are NDJSON, or Server-Sent Events where \`Accept\` names \`text/event-stream\`. Streams of requests are
 NDJSON. Each is a WebSocket too, by a GET of its path that asks for one: of text frames, which come back as the lines of NDJSON
 do. It is closed with 1000 for OK, 1012 where the client is to come back, and else 4000 + the code of the status.`;
+
+const passedToken = {
+  bearer: { type: 'http', scheme: 'bearer', description: 'Passed on to the service, which says what it takes.' },
+};
+const checkedToken = (provider: string) => [
+  securitySchemeOf(provider),
+  { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Checked before the call is made.' },
+];
 
 const errorContent = (example: StatusJson) => ({ 'application/json': { schema: statusRef, example } });
 const badRequestExample: StatusJson = {
@@ -127,7 +149,10 @@ const badRequestExample: StatusJson = {
     },
   ],
 };
-const headers = { 'x-request-id': { $ref: '#/components/headers/RequestId' } };
+const headers = {
+  'x-request-id': { $ref: '#/components/headers/RequestId' },
+  'x-trace-id': { $ref: '#/components/headers/TraceId' },
+};
 
 const sharedComponents = {
   parameters: {
@@ -158,6 +183,14 @@ const sharedComponents = {
     CacheControl: { description: 'For how long it may be kept, and by whom.', schema: { type: 'string' } },
     Age: { description: 'How many seconds old it is, if it came from the cache.', schema: { type: 'integer' } },
     ETag: { description: 'What `If-None-Match` takes next time.', schema: { type: 'string' } },
+    TraceId: {
+      description: 'The trace that the request belongs to: that of its `traceparent`, or a new one.',
+      schema: { type: 'string', pattern: '^[0-9a-f]{32}$' },
+    },
+    WwwAuthenticate: {
+      description: 'How to ask again: https://www.rfc-editor.org/rfc/rfc6750#section-3.',
+      schema: { type: 'string', examples: ['Bearer realm="api"'] },
+    },
     ServedBy: { description: 'The replica that answered, where the service says so.', schema: { type: 'string' } },
     RetryAfter: {
       description: 'After how many seconds to try again, where that is known.',
@@ -178,6 +211,17 @@ const sharedComponents = {
         'The request does not fit: a `google.rpc.BadRequest` in the details names the fields at fault. From the service, INVALID_ARGUMENT, FAILED_PRECONDITION or OUT_OF_RANGE.',
       headers,
       content: errorContent(badRequestExample),
+    },
+    Unauthenticated: {
+      description: 'There is no token, or it is not good; or so says the service: UNAUTHENTICATED.',
+      headers: { ...headers, 'www-authenticate': { $ref: '#/components/headers/WwwAuthenticate' } },
+      content: errorContent({
+        code: Code.UNAUTHENTICATED,
+        message: 'the token has expired',
+        details: [
+          { '@type': 'type.googleapis.com/google.rpc.ErrorInfo', reason: 'TOKEN_EXPIRED', domain: 'gateway.tandem' },
+        ],
+      }),
     },
     ContentTooLarge: {
       description: 'The body is longer than the gateway takes.',
@@ -212,13 +256,6 @@ const sharedComponents = {
         'Any other status of the service: 401 UNAUTHENTICATED, 403 PERMISSION_DENIED, 404 NOT_FOUND, 409 ALREADY_EXISTS or ABORTED, 429 RESOURCE_EXHAUSTED, 499 CANCELLED, 500 UNKNOWN, INTERNAL or DATA_LOSS, 501 UNIMPLEMENTED.',
       headers,
       content: errorContent({ code: Code.NOT_FOUND, message: 'no such book' }),
-    },
-  },
-  securitySchemes: {
-    bearer: {
-      type: 'http',
-      scheme: 'bearer',
-      description: 'Passed on to the service, which says what it takes.',
     },
   },
 };

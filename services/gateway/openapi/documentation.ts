@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Method } from '#runtime/call/call.ts';
 import type { Descriptors } from '../descriptors.ts';
+import type { PassedNames } from '../edge/metadata.ts';
 import type { Policy } from '../policies.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { createPage, type Page } from './pages.ts';
@@ -13,6 +14,7 @@ export function createDocumentation(
   descriptors: Descriptors,
   routes: readonly Route[],
   policyOf?: (method: Method) => Policy,
+  passed?: PassedNames,
 ): readonly Page[] {
   return [
     createPage({
@@ -20,7 +22,7 @@ export function createDocumentation(
       contentType: 'application/json',
       async load() {
         const { createOpenApiDocument } = await import('./document.ts');
-        return JSON.stringify(createOpenApiDocument(descriptors, routes, policyOf));
+        return JSON.stringify(createOpenApiDocument(descriptors, routes, policyOf, passed));
       },
     }),
     createPage({

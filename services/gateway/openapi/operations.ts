@@ -18,6 +18,7 @@ const headerRef = (name: string) => ({ $ref: `#/components/headers/${name}` });
 const responseRef = (name: string) => ({ $ref: `#/components/responses/${name}` });
 const replyHeaders = {
   'x-request-id': headerRef('RequestId'),
+  'x-trace-id': headerRef('TraceId'),
   'served-by': headerRef('ServedBy'),
 };
 /** Of replies of methods with a cache policy. */
@@ -41,6 +42,7 @@ export function describeOperation(options: {
 }): Operation {
   const { route, method, binding, path, schemas, policy } = options;
   const isCached = policy?.cache !== undefined;
+  const needsToken = policy?.authProvider !== undefined;
   const hasEtag = isCached && route.httpMethod === 'GET';
   const comment = commentOf(method);
   const summary = firstSentence(comment);
@@ -61,7 +63,8 @@ export function describeOperation(options: {
       ...(hasEtag ? [parameterRef('IfNoneMatch')] : []),
     ],
     ...(body && { requestBody: { content: body } }),
-    responses: responsesOf(route, schemas, { isCached, hasEtag }),
+    ...(needsToken && { security: [{ [securitySchemeOf(policy.authProvider)]: [] }] }),
+    responses: responsesOf(route, schemas, { isCached, hasEtag, needsToken }),
     ...(webSocket && { 'x-websocket': webSocket }),
   };
 }
@@ -69,13 +72,16 @@ export function describeOperation(options: {
 function responsesOf(
   route: Route,
   schemas: Schemas,
-  { isCached, hasEtag }: { readonly isCached: boolean; readonly hasEtag: boolean },
+  options: { readonly isCached: boolean; readonly hasEtag: boolean; readonly needsToken: boolean },
 ): object {
+  const { isCached, hasEtag, needsToken } = options;
+  const unauthenticated = needsToken && { 401: responseRef('Unauthenticated') };
   const { requestStream, responseStream } = route.service.method;
   if (requestStream && route.httpMethod === 'GET') {
     return {
       101: { description: 'The WebSocket is open.' },
       400: responseRef('BadRequest'),
+      ...unauthenticated,
       426: responseRef('UpgradeRequired'),
       503: responseRef('Unavailable'),
       default: responseRef('Error'),
@@ -91,12 +97,18 @@ function responsesOf(
     ...(responseStream && { 204: responseRef('NothingMore') }),
     ...(hasEtag && { 304: responseRef('NotModified') }),
     400: responseRef('BadRequest'),
+    ...unauthenticated,
     ...(hasBody && !requestStream && { 413: responseRef('ContentTooLarge') }),
     ...(hasBody && !takesRawBody(route) && { 415: responseRef('UnsupportedMediaType') }),
     503: responseRef('Unavailable'),
     504: responseRef('DeadlineExceeded'),
     default: responseRef('Error'),
   };
+}
+
+/** What the tokens of a provider are called in the document. */
+export function securitySchemeOf(provider: string): string {
+  return `jwt-${provider}`;
 }
 
 /** What the media types do not tell. */
