@@ -59,14 +59,7 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
     },
     log,
   });
-  const observer = createHttpObserver({
-    ...config,
-    registry,
-    log,
-    tracing: tracing.enabled,
-    upstreamOf: (method) => upstreams.of(method).name,
-    traces,
-  });
+  const observer = createHttpObserver({ ...config, registry, log, tracing: tracing.enabled, traces });
   const cache = createCache({ maxBytes: config.cacheLimitBytes, registry });
   const policyOf = createPolicies(
     config.configFile,
@@ -81,7 +74,8 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
     policyOf,
     authenticate: authentication.guardOf,
   });
-  const pages = config.docs === 'enabled' ? createDocumentation(descriptors, served, policyOf) : [];
+  const pages =
+    config.docs === 'enabled' ? createDocumentation(descriptors, served, policyOf, config.configFile?.metadata) : [];
   const server = createEdgeServer({
     ...config,
     routes: addPages(routes, pages),
