@@ -59,7 +59,14 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
     },
     log,
   });
-  const observer = createHttpObserver({ ...config, registry, log, tracing: tracing.enabled, traces });
+  const observer = createHttpObserver({
+    ...config,
+    registry,
+    log,
+    tracing: tracing.enabled,
+    upstreamOf: (method) => upstreams.of(method).name,
+    traces,
+  });
   const cache = createCache({ maxBytes: config.cacheLimitBytes, registry });
   const policyOf = createPolicies(
     config.configFile,

@@ -426,7 +426,7 @@ describe('what is seen of it', () => {
     await until(() => edge.logLines.length >= 4, 'the log');
     const logged = edge.logLines.map((line) => JSON.parse(line) as Record<string, unknown>);
     assert.deepEqual(
-      logged.map(({ cache, endpointId, grpcCode }) => [cache, endpointId, grpcCode]),
+      logged.map(({ cache, replica, grpcCode }) => [cache, replica, grpcCode]),
       [
         ['miss', 'replica-1', 'OK'],
         ['hit', undefined, undefined],

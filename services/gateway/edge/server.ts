@@ -10,7 +10,7 @@ import type { Logger } from '#runtime/process/log.ts';
 import type { HttpObserver, Observation } from '../stages/observe.ts';
 import { type RawBody, takesRawBody } from '../transcoding/http-body.ts';
 import { problemOfTarget } from '../transcoding/request-target.ts';
-import type { HttpRoute, Match, Route, RouteTable } from '../transcoding/routes.ts';
+import { type HttpRoute, isApiRoute, type Match, type Route, type RouteTable } from '../transcoding/routes.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
 import { type Cors, preflightMethod } from './cors.ts';
 import type { ServedRoute, Upgrade, Visit } from './exchange.ts';
@@ -464,10 +464,6 @@ function isStream(route: HttpRoute): boolean {
 /** The method that a route calls; a page has none. */
 function methodOf(route: HttpRoute): Method | undefined {
   return isApiRoute(route) ? route.service.method : undefined;
-}
-
-function isApiRoute(route: HttpRoute & Partial<Route>): route is Route {
-  return route.service !== undefined;
 }
 
 function pathOf(url = '/'): string {

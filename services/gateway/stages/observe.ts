@@ -1,13 +1,15 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { Histogram, type Registry } from 'prom-client';
-import type { CallContext, CallStatus } from '#runtime/call/call.ts';
+import type { Registry } from 'prom-client';
+import type { CallContext, CallStatus, Method } from '#runtime/call/call.ts';
 import { Code, type CodeName, codeName, localStatus } from '#runtime/call/status.ts';
+import { createAccessLog } from '#runtime/process/access-log.ts';
+import { createHistogram, type Observe } from '#runtime/process/histogram.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { TraceStore } from '#runtime/process/trace-store.ts';
 import { httpStatusOf } from '../edge/errors.ts';
 import type { StreamForm } from '../edge/open-streams.ts';
-import type { HttpRoute } from '../transcoding/routes.ts';
-import { type ShedReason, shedReasonOf } from './admit.ts';
+import { type HttpRoute, isApiRoute } from '../transcoding/routes.ts';
+import { shedReasonOf } from './admit.ts';
 import type { CacheOutcome } from './cache.ts';
 import { createTraceStarter } from './request-trace.ts';
 
@@ -50,70 +52,67 @@ const clientLeft = localStatus(Code.CANCELLED, 'the client went away', 'maybe');
 const switchingProtocols = 101;
 
 /**
- * Counts and times requests by route, logs each (at debug when all is well, so that a busy gateway is quiet), keeps the
- * traces of the last ones and, while tracing is on, gives each a server span below the one that its headers name.
+ * Counts and times requests by route, logs those that did not go well and a share of the others, keeps the traces of the
+ * last ones and, while tracing is on, gives each a server span below the one that its headers name.
  */
 export function createHttpObserver(options: {
   readonly registry: Registry;
   readonly log: Logger;
   readonly tracing: boolean;
+  /** The name of the upstream that serves a method. Defaults to none. */
+  readonly upstreamOf?: (method: Method) => string;
   /** Keeps the last traces. Defaults to none. */
   readonly traces?: TraceStore;
   /** A request that takes longer, and is no stream, is slow. Defaults to 1 s. */
   readonly slowRequestMs?: number;
+  /** The share of the requests that went well which are logged. Defaults to 1 %. */
+  readonly accessLogRatio?: number;
 }): HttpObserver {
-  const { log, traces, slowRequestMs = 1_000 } = options;
+  const { registry, log, upstreamOf, traces, slowRequestMs = 1_000, accessLogRatio = 0.01 } = options;
   const startTrace = createTraceStarter(options);
-  const duration = new Histogram({
+  const { levelOf } = createAccessLog(log, accessLogRatio);
+  const duration = createHistogram(registry, {
     name: 'http_server_request_duration_seconds',
     help: 'Time from the head of a request to the end of its reply; code 499: the client went away; grpc_code: how its call ended',
     labelNames: ['method', 'route', 'code', 'grpc_code'],
     buckets: [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
-    registers: [options.registry],
   });
-  const series = new Map<
-    HttpRoute | undefined,
-    Map<string, { observe(seconds: number): void; name: string; count: number }>
-  >();
+  const observedRoutes = new Map<HttpRoute | undefined, ObservedRoute>();
+
+  function ofRoute(route: HttpRoute | undefined): ObservedRoute {
+    let found = observedRoutes.get(route);
+    if (found === undefined) {
+      const method = route !== undefined && isApiRoute(route) ? route.service.method : undefined;
+      const fields = route && {
+        route: route.template.text,
+        ...(method && { grpcMethod: method.path.slice(1) }),
+        ...(method && upstreamOf && { upstream: upstreamOf(method) }),
+      };
+      observedRoutes.set(route, (found = { fields: fields ?? {}, series: new Map() }));
+    }
+    return found;
+  }
 
   /** A stream has its HTTP status before it fails: only the code of its call tells. */
-  function count(route: HttpRoute | undefined, code: number, grpcCode: CodeName | '', durationMs: number): void {
-    let byCode = series.get(route);
-    if (byCode === undefined) series.set(route, (byCode = new Map()));
+  function seriesOf(
+    route: HttpRoute | undefined,
+    { series }: ObservedRoute,
+    code: number,
+    grpcCode: CodeName | '',
+  ): Series {
     const key = `${code}${grpcCode}`;
-    let one = byCode.get(key);
-    if (one === undefined) {
+    let found = series.get(key);
+    if (found === undefined) {
       // Only routes make labels: paths and methods are the client's choice, and without end.
       const [method, template] = route ? [route.httpMethod, route.template.text] : ['', ''];
-      const child = duration.labels({ method, route: template, code, grpc_code: grpcCode });
-      one = {
-        observe: (seconds) => child.observe(seconds),
+      found = {
+        observe: duration({ method, route: template, code, grpc_code: grpcCode }),
         name: route ? `${method} ${template} ${code}` : `${code}`,
         count: 0,
       };
-      byCode.set(key, one);
+      series.set(key, found);
     }
-    one.count++;
-    one.observe(durationMs / 1_000);
-  }
-
-  function writeLog(
-    request: IncomingMessage,
-    route: HttpRoute | undefined,
-    fields: AccessFields,
-    status?: CallStatus,
-  ): void {
-    const severity = severityOf(fields.code, status);
-    // An overload is told once in a while by the upstream, and counted: a line for each call would add to it.
-    const isQuiet = (severity < 400 && !fields.slow) || fields.shed !== undefined;
-    const level = isQuiet ? 'debug' : severity >= 500 ? 'warn' : 'info';
-    if (!log.isLevelEnabled(level)) return;
-    const grpc = status && {
-      grpcCode: codeName(status.code),
-      ...(status.code !== Code.OK && { details: status.details }),
-    };
-    const [path] = (request.url ?? '').split('?', 1); // a query may hold what is nobody's business
-    log[level]({ method: request.method, path, route: route?.template.text, ...fields, ...grpc }, 'request');
+    return found;
   }
 
   return {
@@ -135,24 +134,41 @@ export function createHttpObserver(options: {
         const status = observation.status ?? (response.writableFinished ? undefined : clientLeft);
         // The end of a WebSocket is no end of a response.
         const code = streamForm === 'websocket' ? switchingProtocols : httpCode;
-        const shed = status && shedReasonOf(status);
         const durationMs = performance.now() - startedMs;
-        count(route, code, status === undefined ? '' : codeName(status.code), durationMs);
-        const failed = severityOf(code, status) >= 500;
+        const observed = ofRoute(route);
+        const one = seriesOf(route, observed, code, status === undefined ? '' : codeName(status.code));
+        one.count++;
+        one.observe(durationMs / 1_000, trace.isSampled ? trace.traceId : undefined);
+        const severity = severityOf(code, status);
+        const failed = severity >= 500;
         const slow = streamForm === undefined && durationMs >= slowRequestMs;
-        const fields = {
-          trace_id: trace.traceId,
-          code,
-          durationMs: Math.round(durationMs * 100) / 100,
-          requestId,
-          ...(endpointId && { endpointId }),
-          ...(streamForm && { stream: streamForm }),
-          ...(slow && { slow }),
-          ...(auth && { auth }),
-          ...(cache && { cache }),
-          ...(shed && { shed }),
-        };
-        writeLog(request, route, fields, status);
+        const shed = status && shedReasonOf(status);
+        // An overload is told once in a while by the upstream, and counted: a line for each call would add to it.
+        const fault = severity < 400 || shed !== undefined ? 'none' : failed ? 'server' : 'client';
+        const level = levelOf({ fault, slow: slow && shed === undefined, id: requestId });
+        if (level !== undefined) {
+          const { method, url = '' } = request;
+          const { size: attempts } = trace.call;
+          const fields = {
+            trace_id: trace.traceId,
+            requestId,
+            method,
+            path: url.split('?', 1)[0], // a query may hold what is nobody's business
+            ...observed.fields,
+            code,
+            durationMs: Math.round(durationMs * 100) / 100,
+            ...(slow && { slow }),
+            ...(streamForm && { stream: streamForm }),
+            ...(auth && { auth }),
+            ...(cache && { cache }),
+            ...(shed && { shed }),
+            ...(attempts > 0 && { attempts }),
+            ...(endpointId && { replica: endpointId }),
+            ...(status && { grpcCode: codeName(status.code) }),
+            ...(status && status.code !== Code.OK && { details: status.details }),
+          };
+          log[level](fields, 'request');
+        }
         trace.end({ code, status, failed, slow });
         traces?.add(trace);
       });
@@ -160,8 +176,8 @@ export function createHttpObserver(options: {
     },
     counters() {
       const counts: Record<string, number> = {};
-      for (const byCode of series.values()) {
-        for (const { name, count } of byCode.values()) counts[name] = (counts[name] ?? 0) + count;
+      for (const { series } of observedRoutes.values()) {
+        for (const { name, count } of series.values()) counts[name] = (counts[name] ?? 0) + count;
       }
       return counts;
     },
@@ -173,15 +189,17 @@ function severityOf(code: number, status: CallStatus | undefined): number {
   return Math.max(code, status === undefined ? 0 : httpStatusOf(status.code));
 }
 
-interface AccessFields {
-  readonly trace_id: string;
-  readonly code: number;
-  readonly durationMs: number;
-  readonly requestId: string;
-  readonly endpointId?: string;
-  readonly stream?: StreamForm;
-  readonly slow?: boolean;
-  readonly auth?: AuthOutcome;
-  readonly cache?: CacheOutcome;
-  readonly shed?: ShedReason;
+/** What is looked up once a route. */
+interface ObservedRoute {
+  /** Of its log lines. */
+  readonly fields: object;
+  /** By HTTP and gRPC code. */
+  readonly series: Map<string, Series>;
+}
+
+interface Series {
+  readonly observe: Observe;
+  /** Among the counters. */
+  readonly name: string;
+  count: number;
 }

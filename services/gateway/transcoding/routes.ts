@@ -19,6 +19,11 @@ export interface Route extends HttpRoute {
   readonly responseBody: string;
 }
 
+/** Whether a route leads to a method; others are pages. */
+export function isApiRoute(route: HttpRoute & Partial<Route>): route is Route {
+  return route.service !== undefined;
+}
+
 /**
  * The routes of a method by its annotation; `POST /package.Service/Method` with the whole message as its body for a
  * method that has none. Throws an `Error` for a rule that is none.
