@@ -1,10 +1,11 @@
 import { Agent, get, type IncomingMessage, type RequestOptions } from 'node:http';
 import { text } from 'node:stream/consumers';
+import { codeName } from '#runtime/call/status.ts';
 import type { Outcome } from './ledger.ts';
 
-/** A client of gateways, with keep-alive connections, that takes them in turn as a load balancer does. */
+/** A client of gateways that takes them in turn as a load balancer does. */
 export interface HttpCaller extends Disposable {
-  /** OK takes a whole reply: of a stream, with a last line that says so. */
+  /** OK takes a whole reply: of a stream, with a last line that says so. One without a status is a `cut stream`. */
   get(path: string): Promise<Outcome>;
   /** Which gateways it may use from now on, by port. */
   use(ports: readonly number[]): void;
@@ -12,8 +13,18 @@ export interface HttpCaller extends Disposable {
 
 const timeoutMs = 10_000;
 
-export function createHttpCaller(ports: readonly number[]): HttpCaller {
-  const agent = new Agent({ keepAlive: true });
+export interface HttpCallerOptions {
+  /** Defaults to this machine. */
+  readonly host?: string;
+  /** Whether connections are kept for the next call. Defaults to true. */
+  readonly keepAlive?: boolean;
+}
+
+export function createHttpCaller(
+  ports: readonly number[],
+  { host = '127.0.0.1', keepAlive = true }: HttpCallerOptions = {},
+): HttpCaller {
+  const agent = new Agent({ keepAlive });
   let used = ports;
   let turn = 0;
 
@@ -22,7 +33,7 @@ export function createHttpCaller(ports: readonly number[]): HttpCaller {
       const port = used[turn % used.length] as number;
       turn += 1;
       try {
-        return await outcomeOf(await request({ host: '127.0.0.1', port, path, agent, timeout: timeoutMs }));
+        return await outcomeOf(await request({ host, port, path, agent, timeout: timeoutMs }));
       } catch (error) {
         return { code: (error as NodeJS.ErrnoException).code ?? (error as Error).message };
       }
@@ -48,7 +59,10 @@ async function outcomeOf(response: IncomingMessage): Promise<Outcome> {
   const body = await text(response);
   const { statusCode, headers } = response;
   if (statusCode !== 200) return { code: `HTTP ${statusCode}` };
-  if (headers['content-type'] === 'application/x-ndjson' && !body.endsWith('{"status":{"code":0}}\n'))
-    return { code: 'cut stream' };
+  if (headers['content-type'] === 'application/x-ndjson') {
+    const [, code] = /^\{"status":\{"code":(\d+).*\n$/m.exec(body) ?? [];
+    if (code === undefined) return { code: 'cut stream' };
+    if (code !== '0') return { code: `stream ended with ${codeName(Number(code))}` };
+  }
   return { code: 'OK', servedBy: String(headers['served-by']) };
 }
