@@ -355,8 +355,9 @@ test('replays a stream of requests, and lets the writer go on', async () => {
 
 test('stops retrying when the budget is spent, and goes on when successes have filled it', async () => {
   const budget = createBudget({ maxTokens: 4, tokenRatio: 1 });
+  let withheld = 0;
   const attemptsOf = async (ends: { code: number }) => {
-    const { attempts, attempt, started } = setUp({ retryPolicy }, ['a', 'b', 'c'], budget);
+    const { attempts, attempt, started, events } = setUp({ retryPolicy }, ['a', 'b', 'c'], budget);
     const recorded = startCall(attempts, unary);
     recorded.call.request(1);
     recorded.call.write(Buffer.from('ping'), true);
@@ -364,11 +365,13 @@ test('stops retrying when the budget is spent, and goes on when successes have f
       (await attempt(index)).ends(ends);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+    withheld = events.filter(({ type }) => type === 'budget-exhausted').length;
     return started().length;
   };
   // 4 tokens: the first failure leaves 3, more than half; the second leaves 2.
   assert.equal(await attemptsOf(unavailable), 2);
   assert.equal(await attemptsOf(unavailable), 1);
+  assert.equal(withheld, 1);
   assert.equal(budget.tokens, 1);
   for (let call = 0; call < 9; call++) await attemptsOf({ code: Code.OK });
   assert.equal(budget.tokens, 4);
@@ -440,7 +443,7 @@ test('ends a hedged call with a fatal status, and cancels the others', async () 
 test('makes no hedge that the budget does not allow', async () => {
   const budget = createBudget({ maxTokens: 2, tokenRatio: 0.1 });
   budget.failed();
-  const { attempts, attempt, started } = setUp(
+  const { attempts, attempt, started, events } = setUp(
     { hedgingPolicy: { ...hedgingPolicy, hedgingDelayMs: 1 } },
     ['a', 'b'],
     budget,
@@ -452,6 +455,7 @@ test('makes no hedge that the budget does not allow', async () => {
   first.ends({ code: Code.OK });
   await recorded.status;
   assert.equal(started().length, 1);
+  assert.equal(events.filter(({ type }) => type === 'budget-exhausted').length, 1);
 });
 
 test('cancels every running attempt with the call', async () => {

@@ -269,7 +269,7 @@ class AttemptedCall implements Call {
     this.options.budget.failed();
     // A pick that found nobody was no attempt of a replica, but one of the policy.
     if (attempt === undefined) this.attempts++;
-    if (this.attempts >= retryPolicy.maxAttempts || !this.options.budget.allows) return undefined;
+    if (this.attempts >= retryPolicy.maxAttempts || !this.isInBudget()) return undefined;
     const delayMs = pushbackMs(status) ?? backoffMs(retryPolicy, this.attempts);
     return Number.isNaN(delayMs) || performance.now() + delayMs >= this.deadlineMs ? undefined : delayMs;
   }
@@ -289,13 +289,19 @@ class AttemptedCall implements Call {
     if (delayMs === undefined || hedgingPolicy === undefined || !this.mayHedge || this.winner !== undefined) return;
     clearTimeout(this.timer);
     const hedge = () => {
-      if (this.attempts >= hedgingPolicy.maxAttempts || !this.options.budget.allows) return;
+      if (this.attempts >= hedgingPolicy.maxAttempts || !this.isInBudget()) return;
       this.avoid = [...new Set([...this.avoid, ...this.running.map(({ endpointId }) => endpointId)])];
       this.begin('hedge');
     };
     // With nobody else running the next begins at once: its result decides whether the call goes on.
     if (delayMs === 0 || this.running.length === 0) hedge();
     else this.timer = setTimeout(hedge, delayMs);
+  }
+
+  private isInBudget(): boolean {
+    const { budget, onEvent } = this.options;
+    if (!budget.allows) onEvent({ type: 'budget-exhausted', method: this.callStart.method });
+    return budget.allows;
   }
 
   private get hasPolicy(): boolean {

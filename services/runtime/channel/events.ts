@@ -47,6 +47,8 @@ export type ChannelEvent =
       /** The caller's deadline left it the whole timeout of the service config: its expiry tells of the replica. */
       readonly hadWholeTimeout: boolean;
     }
+  /** The policy would have made another attempt, and the budget of all calls did not allow it. */
+  | { readonly type: 'budget-exhausted'; readonly method: Method }
   | {
       readonly type: 'call-ended';
       readonly method: Method;

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import type { Method } from '../call/call.ts';
 import { invokeUnary } from '../call/invoke.ts';
+import { Code, localStatus } from '../call/status.ts';
 import { createChannel } from './channel.ts';
 import { createChannelMetrics } from './metrics.ts';
 import { parseServiceConfig } from './service-config.ts';
@@ -59,7 +60,8 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
     )?.value;
   };
   const method = { grpc_method: 'helloworld.Greeter/SayHello', grpc_target: target };
-  assert.equal(await value('grpc_client_attempt_started_total', method), 6);
+  assert.equal(await value('grpc_client_attempt_started_total', { ...method, reason: 'first' }), 4);
+  assert.equal(await value('grpc_client_attempt_started_total', { ...method, reason: 'retry' }), 2);
   assert.equal(await value('grpc_client_attempt_duration_seconds', { ...method, grpc_status: 'UNAVAILABLE' }), 2);
   assert.equal(await value('grpc_client_attempt_duration_seconds', { ...method, grpc_status: 'OK' }), 4);
   assert.equal(await value('grpc_client_call_duration_seconds', { ...method, grpc_status: 'OK' }), 4);
@@ -99,4 +101,22 @@ test('tells upstreams of one target apart', async (t) => {
   assert.deepEqual(await byUpstream('tandem_channel_endpoint_attempts_total'), { busy: 2 });
   assert.deepEqual(await byUpstream('grpc_client_attempt_started_total'), { busy: 2, gone: 1 });
   assert.deepEqual(await byUpstream('tandem_channel_waiting_calls'), { busy: 0, gone: 0 });
+});
+
+test('counts attempts that nobody saw, attempts that the budget withheld, and connections that broke', async () => {
+  const registry = new Registry();
+  const count = createChannelMetrics(registry).listener('ipv4:127.0.0.1:1', 'greeter');
+  const ended = { type: 'attempt-ended', method: greet, endpointId: 'a', attempt: 0, durationMs: 1 } as const;
+  for (const seenByPeer of ['no', 'maybe', 'no'] as const) {
+    const status = localStatus(Code.UNAVAILABLE, '', seenByPeer);
+    count({ ...ended, status, lost: false, hadWholeTimeout: true });
+  }
+  count({ type: 'budget-exhausted', method: greet });
+  for (const state of ['CONNECTING', 'TRANSIENT_FAILURE', 'READY', 'SHUTDOWN'] as const) {
+    count({ type: 'connection', endpointId: 'a', state, lastError: '' });
+  }
+  const text = await registry.metrics();
+  assert.match(text, /^tandem_channel_unseen_attempts_total\{.*\} 2$/m);
+  assert.match(text, /^tandem_channel_budget_exhausted_total\{.*\} 1$/m);
+  assert.match(text, /^tandem_channel_connection_failures_total\{.*\} 1$/m);
 });

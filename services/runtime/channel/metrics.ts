@@ -1,6 +1,7 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import type { Method } from '../call/call.ts';
+import { Counter, Gauge, type Registry } from 'prom-client';
+import type { AttemptReason, Method } from '../call/call.ts';
 import { Code, codeName } from '../call/status.ts';
+import { createHistogram, type Observe } from '../process/histogram.ts';
 import type { Channel, ChannelSnapshot } from './channel.ts';
 import type { EndpointSnapshot } from './endpoints.ts';
 import type { ChannelEvent, ChannelListener } from './events.ts';
@@ -28,23 +29,33 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
   const registers = [registry];
   const attemptStarted = new Counter({
     name: 'grpc_client_attempt_started_total',
-    help: 'RPC attempts started, with those that have not ended',
+    help: 'RPC attempts started, with those that have not ended, by why: first, repick, retry or hedge',
+    labelNames: ['grpc_method', 'grpc_target', 'upstream', 'reason'],
+    registers,
+  });
+  const attemptUnseen = new Counter({
+    name: 'tandem_channel_unseen_attempts_total',
+    help: 'Attempts that no replica saw: never sent, or refused before a handler ran',
     labelNames: ['grpc_method', 'grpc_target', 'upstream'],
     registers,
   });
-  const attemptDuration = new Histogram({
+  const budgetExhausted = new Counter({
+    name: 'tandem_channel_budget_exhausted_total',
+    help: 'Retries and hedges that the policy would have made and the budget did not allow',
+    labelNames: ['grpc_method', 'grpc_target', 'upstream'],
+    registers,
+  });
+  const attemptDuration = createHistogram(registry, {
     name: 'grpc_client_attempt_duration_seconds',
     help: 'End-to-end time of an RPC attempt',
     labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
     buckets: latencyBuckets,
-    registers,
   });
-  const callDuration = new Histogram({
+  const callDuration = createHistogram(registry, {
     name: 'grpc_client_call_duration_seconds',
     help: 'Time of an RPC from the application, with all its attempts',
     labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
     buckets: latencyBuckets,
-    registers,
   });
   const endpointAttempts = new Counter({
     name: 'tandem_channel_endpoint_attempts_total',
@@ -56,6 +67,12 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
     name: 'tandem_channel_endpoint_failures_total',
     help: 'Attempts at an endpoint that failed, without hedges that lost',
     labelNames: ['grpc_target', 'upstream', 'endpoint'],
+    registers,
+  });
+  const connectionFailures = new Counter({
+    name: 'tandem_channel_connection_failures_total',
+    help: 'Connections to endpoints that broke or could not be made',
+    labelNames: ['grpc_target', 'upstream'],
     registers,
   });
   const ejections = new Counter({
@@ -95,22 +112,23 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
       return (event: ChannelEvent) => {
         switch (event.type) {
           case 'attempt-started':
-            ofMethod(event.method).started.inc();
+            ofMethod(event.method).started(event.reason).inc();
             ofEndpoint(event.endpointId).attempts.inc();
             break;
           case 'attempt-ended':
-            ofMethod(event.method)
-              .attempt(event.status.code)
-              .observe(event.durationMs / 1_000);
+            ofMethod(event.method).attempt(event.status.code)(event.durationMs / 1_000);
+            if (event.status.seenByPeer === 'no') ofMethod(event.method).unseen.inc();
             if (event.status.code !== Code.OK && !event.lost) ofEndpoint(event.endpointId).failures.inc();
             break;
           case 'call-ended':
-            ofMethod(event.method)
-              .call(event.status.code)
-              .observe(event.durationMs / 1_000);
+            ofMethod(event.method).call(event.status.code)(event.durationMs / 1_000);
+            break;
+          case 'budget-exhausted':
+            ofMethod(event.method).budgetExhausted.inc();
             break;
           case 'connection':
             if (event.state === 'SHUTDOWN') forget(event.endpointId);
+            else if (event.state === 'TRANSIENT_FAILURE') connectionFailures.inc(ofChannel);
             break;
           case 'ejected':
             ejections.inc({ ...ofChannel, reason: event.reason });
@@ -131,12 +149,19 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
         let found = byMethod.get(method);
         if (found === undefined) {
           const labels = { ...ofChannel, grpc_method: method.path.slice(1) };
-          const withStatus = (histogram: Histogram) => {
-            const byCode: Histogram.Internal<string>[] = [];
-            return (code: number) => (byCode[code] ??= histogram.labels({ ...labels, grpc_status: codeName(code) }));
+          const withStatus = (histogram: typeof attemptDuration) => {
+            const byCode: Observe[] = [];
+            return (code: number) => (byCode[code] ??= histogram({ ...labels, grpc_status: codeName(code) }));
           };
+          const byReason = new Map<AttemptReason, Counter.Internal>();
           found = {
-            started: attemptStarted.labels(labels),
+            started(reason) {
+              let counter = byReason.get(reason);
+              if (counter === undefined) byReason.set(reason, (counter = attemptStarted.labels({ ...labels, reason })));
+              return counter;
+            },
+            unseen: attemptUnseen.labels(labels),
+            budgetExhausted: budgetExhausted.labels(labels),
             attempt: withStatus(attemptDuration),
             call: withStatus(callDuration),
           };
@@ -165,9 +190,11 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
 }
 
 interface MethodChildren {
-  readonly started: Counter.Internal;
-  readonly attempt: (code: number) => Histogram.Internal<string>;
-  readonly call: (code: number) => Histogram.Internal<string>;
+  readonly started: (reason: AttemptReason) => Counter.Internal;
+  readonly unseen: Counter.Internal;
+  readonly budgetExhausted: Counter.Internal;
+  readonly attempt: (code: number) => Observe;
+  readonly call: (code: number) => Observe;
 }
 
 interface EndpointChildren {
