@@ -19,6 +19,8 @@ RUN_TESTS = node --test --test-concurrency=2 \
 TESTS ?= 'services/**/*.test.ts' 'tests/*.test.ts' 'tests/!(chaos|cluster|browser|helm)/**/*.test.ts'
 
 test: check tools ## make check, then all tests (TESTS=services/hello/hello.test.ts for one file)
+	@echo "left out here: tests/chaos (make chaos) and tests/cluster (make e2e$$( \
+	  kubectl config current-context >/dev/null 2>&1 || echo ', which needs a cluster: kubectl knows none'))"
 	@exec $(RUN_TESTS) --test-timeout=120000 $(TESTS)
 
 CHAOS ?= 'tests/chaos/*.test.ts'
@@ -55,7 +57,12 @@ E2E ?= 'tests/cluster/*.test.ts'
 export E2E_IMAGES = $(or $(IMAGES),tandem)
 export E2E_TAG ?= e2e
 
-e2e: installed cluster ## the tests on that cluster (10 minutes)
+# A cluster without a registry, where there is one beside the project: it makes the images that others pull.
+LOCAL_CLUSTER := $(wildcard ../shared/cluster)
+export CLUSTER_UP ?= $(addsuffix /up,$(LOCAL_CLUSTER))
+
+e2e: installed cluster ## the tests on that cluster (10 minutes; CLUSTER_UP: the command that starts its API server)
+	@$(if $(LOCAL_CLUSTER),$(LOCAL_CLUSTER)/images && $(LOCAL_CLUSTER)/images-extra jaeger)
 	@deploy/cluster.sh images $(E2E_TAG) greeter gateway dev
 	@exec $(RUN_TESTS) --test-concurrency=1 --test-timeout=900000 $(E2E)
 

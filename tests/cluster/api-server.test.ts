@@ -9,6 +9,8 @@ import { getObject, hasCluster } from './kubectl.ts';
 import { startNodeAgent } from './node-agent.ts';
 import { installPair, type Pod, unary } from './pair.ts';
 
+/** The command that starts the API server again. */
+const { CLUSTER_UP = '', KUBECONFIG = '' } = process.env;
 const apiServer = { command: 'kube-apiserver' };
 const stoppedMs = 30_000;
 const frozenMs = 100_000;
@@ -34,18 +36,18 @@ test('traffic flows on without the API server, and new pods are found when it is
     {
       name: `the API server is stopped for ${stoppedMs / 1_000} s`,
       skip: skipUnless(
-        reachable && process.env.CLUSTER_UP !== undefined,
+        reachable && CLUSTER_UP !== '',
         'CLUSTER_UP must be the command that starts the API server again, and its process must be on a node',
       ),
       async outage() {
         await agent?.signal(apiServer, 'SIGTERM');
-        const restart = async () => {
-          const { code, stderr } = await run('sh', ['-c', process.env.CLUSTER_UP ?? ''], { timeoutMs: 120_000 });
+        try {
+          await delay(stoppedMs);
+          assert.equal(await hasAnswer(), false, 'it did not answer');
+        } finally {
+          const { code, stderr } = await run('sh', ['-c', CLUSTER_UP], { env: { KUBECONFIG }, timeoutMs: 120_000 });
           assert.equal(code, 0, stderr);
-        };
-        await delay(stoppedMs);
-        assert.equal(await hasAnswer(), false, 'it did not answer');
-        await restart();
+        }
       },
     },
     {

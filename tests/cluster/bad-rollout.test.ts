@@ -29,7 +29,7 @@ const cases: readonly { what: string; program: Program; values: Values; reason: 
     program: 'greeter',
     values: { extraEnv: [{ name: 'MAX_CONNECTION_AGE', value: 'old' }] },
     reason: /Error|CrashLoopBackOff/,
-    log: /MAX_CONNECTION_AGE old must be/,
+    log: /MAX_CONNECTION_AGE "old" must be a duration/,
   },
   {
     what: 'a file with what no schema can know',

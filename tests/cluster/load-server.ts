@@ -22,7 +22,12 @@ export type LoadRequest = {
 } & (
   | {
       /** Through the gateway, the paths in turn; every fourth call over a new connection. */
-      readonly http: { readonly host: string; readonly port: number; readonly paths: readonly string[] };
+      readonly http: {
+        readonly host: string;
+        readonly port: number;
+        readonly paths: readonly string[];
+        readonly headers: Readonly<Record<string, string>>;
+      };
     }
   | {
       /** Straight to the greeters, as grpc-js alone does it, with `round_robin`. */
@@ -90,9 +95,9 @@ function senderOf(request: LoadRequest): () => Promise<Outcome> {
     });
     return () => client.hello();
   }
-  const { host, port, paths } = request.http;
-  const kept = createHttpCaller([port], { host });
-  const fresh = createHttpCaller([port], { host, keepAlive: false });
+  const { host, port, paths, headers } = request.http;
+  const kept = createHttpCaller([port], { host, headers });
+  const fresh = createHttpCaller([port], { host, headers, keepAlive: false });
   let calls = 0;
   return () => {
     const caller = calls % 4 === 3 ? fresh : kept;

@@ -24,7 +24,10 @@ export interface Pair {
   readonly namespace: string;
   readonly load: LoadPod;
   /** What a load through the gateway's Service is sent to. */
-  readonly http: (paths?: readonly string[]) => Extract<LoadRequest, { http: unknown }>['http'];
+  readonly http: (
+    paths: readonly string[],
+    headers?: Readonly<Record<string, string>>,
+  ) => Extract<LoadRequest, { http: unknown }>['http'];
   /** `helm upgrade --install`, waiting for the pods unless told otherwise. */
   upgrade(release: string, program: Program, values?: Values, options?: { readonly wait?: boolean }): Promise<void>;
   /** `kubectl` in this namespace. */
@@ -42,6 +45,9 @@ export interface Pair {
 export const unary = '/v1/hello/world';
 /** About 60 ms long, so that each replica has some in flight at any moment. */
 export const shortStream = '/v1/hello/world/stream?replyCount=4&replyInterval=0.02s';
+
+/** On a machine that is busy with the start of pods a call may take longer than the 2 s that it has by default. */
+const patient = { 'grpc-timeout': '8S' };
 
 /** A node of two cores has room for all. */
 const smallRequests = { requests: { cpu: '20m' } };
@@ -95,7 +101,7 @@ export async function installPair(
   return {
     namespace,
     load,
-    http: (paths = [unary, shortStream]) => ({ host: spec.clusterIP, port: 8080, paths }),
+    http: (paths, headers = patient) => ({ host: spec.clusterIP, port: 8080, paths, headers }),
     async upgrade(release, program, values, { wait = true } = {}) {
       await installChart(projectFile(`helm/${program}`), release, program, values);
       if (wait) await rolledOut(release);

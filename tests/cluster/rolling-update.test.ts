@@ -68,7 +68,7 @@ for (const { program, paths, on, control } of cases) {
         callsPerS: 5,
         maxMs: 300_000,
         maxInFlight: 20,
-        http: pair.http([longStream]),
+        http: pair.http([longStream], {}),
       });
       const pods = new Set<string>();
       for (let roll = 0; roll < rolls; roll += 1) {

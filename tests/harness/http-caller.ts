@@ -18,11 +18,13 @@ export interface HttpCallerOptions {
   readonly host?: string;
   /** Whether connections are kept for the next call. Defaults to true. */
   readonly keepAlive?: boolean;
+  /** Of each request. Defaults to none. */
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 export function createHttpCaller(
   ports: readonly number[],
-  { host = '127.0.0.1', keepAlive = true }: HttpCallerOptions = {},
+  { host = '127.0.0.1', keepAlive = true, headers = {} }: HttpCallerOptions = {},
 ): HttpCaller {
   const agent = new Agent({ keepAlive });
   let used = ports;
@@ -33,7 +35,7 @@ export function createHttpCaller(
       const port = used[turn % used.length] as number;
       turn += 1;
       try {
-        return await outcomeOf(await request({ host, port, path, agent, timeout: timeoutMs }));
+        return await outcomeOf(await request({ host, port, path, headers, agent, timeout: timeoutMs }));
       } catch (error) {
         return { code: (error as NodeJS.ErrnoException).code ?? (error as Error).message };
       }
