@@ -21,7 +21,8 @@ export const noTracing: Tracing = { enabled: false, dropped: new Map(), stop: as
  * `OTEL_SDK_DISABLED=true` nor `OTEL_TRACES_EXPORTER=none`. Otherwise nothing of the SDK is loaded. `env` must be
  * `process.env`, which the SDK reads by itself: exporter (`otlp` or `console`), its protocol (by default `http/protobuf`),
  * sampler (by default all traces, following the parent), queue, limits and propagators (by default W3C) are as the
- * variables say. The queue is bounded: while the collector is away spans are dropped, and counted.
+ * variables say. The queue is bounded: while the collector is away spans are dropped, and counted. Must have resolved before
+ * anything imports `@grpc/grpc-js`, so that calls by clients of a handler's own have spans too, from instrumentation-grpc.
  * https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
  */
 export async function startTracing(options: {
@@ -34,11 +35,16 @@ export async function startTracing(options: {
   const { env, log } = options;
   if (!isWanted(env)) return noTracing;
 
+  const { register } = await import('import-in-the-middle/register-hooks.mjs');
+  register({ include: ['@grpc/grpc-js'] });
+  const { GrpcInstrumentation } = await import('@opentelemetry/instrumentation-grpc');
+  const instrumentations = [new GrpcInstrumentation()];
   const { NodeSDK } = await import('@opentelemetry/sdk-node');
   const { defaultResource, envDetector, resourceFromAttributes } = await import('@opentelemetry/resources');
   if (log !== undefined) setDiagnostics(log, env.OTEL_LOG_LEVEL);
   const dropped = new Map<string, number>();
   const sdk = new NodeSDK({
+    instrumentations,
     // What the environment says of the resource is detected after this, and wins.
     resource: defaultResource().merge(
       resourceFromAttributes({ 'service.name': options.service, 'service.instance.id': options.podName }),
@@ -66,6 +72,18 @@ export async function startTracing(options: {
       clearTimeout(timer);
     },
   };
+}
+
+/**
+ * Takes instrumentation-grpc's wrappers off one object's methods: where we make the spans ourselves there must not be two.
+ * Its own have the deprecated conventions, stay open when a client cancels, and cannot say why an attempt was made.
+ */
+export function withoutInstrumentation<T extends object>(instance: T, names: readonly (keyof T)[]): T {
+  for (const name of names) {
+    const { __original: original } = instance[name] as { readonly __original?: T[keyof T] };
+    if (original !== undefined) instance[name] = original;
+  }
+  return instance;
 }
 
 type Env = Readonly<Record<string, string | undefined>>;

@@ -8,6 +8,7 @@ import type { Registry } from 'prom-client';
 import { Code } from '../call/status.ts';
 import type { Logger } from '../process/log.ts';
 import type { TlsFiles } from '../process/tls-files.ts';
+import { withoutInstrumentation } from '../process/tracing.ts';
 import { type CallSpan, startCallSpan } from './call-span.ts';
 import { adaptHandlers, type Handlers } from './handler.ts';
 import { createHealth } from './health.ts';
@@ -86,13 +87,16 @@ export function createServer(options: ServerOptions): Server {
   });
   let draining = false;
 
-  const server = new grpc.Server({
-    'grpc.max_receive_message_length': maxMessageBytes,
-    'grpc.max_send_message_length': maxMessageBytes,
-    'grpc.max_concurrent_streams': options.maxConcurrentStreams ?? 4_096,
-    'grpc.enable_channelz': 0, // 6 % of the throughput
-    interceptors: [accept],
-  });
+  const server = withoutInstrumentation(
+    new grpc.Server({
+      'grpc.max_receive_message_length': maxMessageBytes,
+      'grpc.max_send_message_length': maxMessageBytes,
+      'grpc.max_concurrent_streams': options.maxConcurrentStreams ?? 4_096,
+      'grpc.enable_channelz': 0, // 6 % of the throughput
+      interceptors: [accept],
+    }),
+    ['register'],
+  );
   // A listener of our own: its errors say what is wrong, and force() can close connections. grpc-js's forceShutdown()
   // (1.14) forgets them where channelz is off.
   const connections = server.createConnectionInjector(grpc.ServerCredentials.createInsecure());

@@ -26,6 +26,7 @@ import type {
   Transport,
 } from '../../call/call.ts';
 import { Code, localStatus } from '../../call/status.ts';
+import { withoutInstrumentation } from '../../process/tracing.ts';
 
 export interface GrpcJsTransportOptions {
   /** Defaults to plaintext. */
@@ -79,9 +80,16 @@ export function createGrpcJsTransport(options: GrpcJsTransportOptions = {}): Tra
   return (endpoint, onState) =>
     new GrpcJsConnection(endpoint, onState, (address, onFailure) => {
       const impatient = new ImpatientCredentials(credentials, silentAcceptTimeoutMs, onFailure);
-      return new Client(grpcTarget(address), impatient, clientOptions);
+      return withoutInstrumentation(new Client(grpcTarget(address), impatient, clientOptions), requestNames);
     });
 }
+
+const requestNames = [
+  'makeUnaryRequest',
+  'makeClientStreamRequest',
+  'makeServerStreamRequest',
+  'makeBidiStreamRequest',
+] as const;
 
 /** https://nodejs.org/docs/latest-v24.x/api/diagnostics_channel.html#http2 */
 const streamCreated = 'http2.client.stream.created';
