@@ -114,7 +114,7 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
         eventLoop.stop();
       },
       force: server.destroy,
-      counters: () => ({ requests: observer.counters() }),
+      counters: async () => ({ requests: observer.counters(), attempts: await upstreams.counters() }),
     },
   };
 }

@@ -2,7 +2,7 @@ import type { Registry } from 'prom-client';
 import type { Method } from '#runtime/call/call.ts';
 import { type Channel, type ChannelSnapshot, createChannel } from '#runtime/channel/channel.ts';
 import type { ChannelEvent } from '#runtime/channel/events.ts';
-import { type ChannelMetrics, createChannelMetrics } from '#runtime/channel/metrics.ts';
+import { type AttemptCounters, type ChannelMetrics, createChannelMetrics } from '#runtime/channel/metrics.ts';
 import type { KubernetesAccess } from '#runtime/channel/resolver/kubernetes.ts';
 import { methodConfig, parseServiceConfig } from '#runtime/channel/service-config.ts';
 import { ConfigError } from '#runtime/process/config.ts';
@@ -30,6 +30,8 @@ export interface Upstreams {
   snapshot(): Record<string, ChannelSnapshot>;
   /** How many calls each may have and has, by its name. */
   admissions(): Record<string, AdmissionSnapshot>;
+  /** The attempts of each since the start, by its name. */
+  counters(): Promise<Record<string, AttemptCounters>>;
   close(): Promise<void>;
 }
 
@@ -85,6 +87,7 @@ export function createUpstreams(
     },
     snapshot: () => Object.fromEntries(opened.map(({ name, channel }) => [name, channel.snapshot()])),
     admissions: () => Object.fromEntries(opened.map(({ name, admission }) => [name, admission.snapshot()])),
+    counters: metrics.counters,
     async close() {
       await Promise.all(opened.map(({ channel }) => channel.close(0)));
     },

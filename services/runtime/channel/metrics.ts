@@ -19,6 +19,14 @@ export interface ChannelMetrics {
   listener(target: string, upstream: string): ChannelListener;
   /** How the channel stands, looked at whenever the metrics are read. */
   watch(channel: Channel, upstream: string): void;
+  /** What was done since the start, by upstream. */
+  counters(): Promise<Record<string, AttemptCounters>>;
+}
+
+export interface AttemptCounters {
+  readonly attempts: number;
+  /** Those that no replica saw: never sent, or refused before a handler ran. */
+  readonly unseen: number;
 }
 
 /**
@@ -104,6 +112,15 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
 
   return {
     watch: (channel, upstream) => void watched.push({ channel, upstream }),
+    async counters() {
+      const [started, unseen] = await Promise.all([sumByUpstream(attemptStarted), sumByUpstream(attemptUnseen)]);
+      return Object.fromEntries(
+        watched.map(({ upstream }) => [
+          upstream,
+          { attempts: started.get(upstream) ?? 0, unseen: unseen.get(upstream) ?? 0 },
+        ]),
+      );
+    },
     listener(target, upstream) {
       const ofChannel = { grpc_target: target, upstream };
       // A child looked up by its labels costs more than the rest of an event; each is looked up once.
@@ -187,6 +204,15 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
       }
     },
   };
+}
+
+async function sumByUpstream(counter: Counter<'upstream'>): Promise<ReadonlyMap<string, number>> {
+  const sums = new Map<string, number>();
+  for (const { labels, value } of (await counter.get()).values) {
+    const upstream = String(labels.upstream);
+    sums.set(upstream, (sums.get(upstream) ?? 0) + value);
+  }
+  return sums;
 }
 
 interface MethodChildren {
