@@ -74,8 +74,16 @@ suite('skaffold.yaml', () => {
           ...Object.entries(release.setValues ?? {}).flatMap(([key, value]) => ['--set', `${key}=${value}`]),
           ...Object.keys(release.setValueTemplates ?? {}).flatMap((key) => ['--set', `${key}=built`]),
         ];
-        const { code, stderr } = await run('helm', ['template', name, chartPath, '--kube-version=1.34.4', ...values]);
+        const { code, stdout, stderr } = await run('helm', [
+          'template',
+          name,
+          chartPath,
+          '--kube-version=1.34.4',
+          ...values,
+        ]);
         assert.equal(code, 0, stderr);
+        // Files can be synchronized where the image for development runs, and only there.
+        assert.equal(/readOnlyRootFilesystem: false/.test(stdout), !profiles.includes('prod'), name);
       }
     });
   }
