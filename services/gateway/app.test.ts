@@ -124,7 +124,7 @@ describe('gateway', () => {
     assert.match(metrics, /grpc_client_call_duration_seconds_count\{[^}]*library\.v1\.Library\/Echo[^}]*\} 1/);
     assert.match(
       metrics,
-      /http_server_request_duration_seconds_count\{method="POST",route="\/library\.v1\.Library\/Echo",code="200",grpc_code="OK"\} 1/,
+      /http_server_request_duration_seconds_count\{method="POST",route="\/library\.v1\.Library\/Echo",code="200",grpc_code="OK",form=""\} 1/,
     );
   });
 

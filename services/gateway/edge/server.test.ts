@@ -533,11 +533,11 @@ describe('what is seen', () => {
     const metrics = await edge.registry.metrics();
     assert.match(
       metrics,
-      /^http_server_request_duration_seconds_count\{method="GET",route="\/v1\/\{name=shelves\/\*\/books\/\*\}",code="200",grpc_code="OK"\} 2$/m,
+      /^http_server_request_duration_seconds_count\{method="GET",route="\/v1\/\{name=shelves\/\*\/books\/\*\}",code="200",grpc_code="OK",form=""\} 2$/m,
     );
     assert.match(
       metrics,
-      /^http_server_request_duration_seconds_count\{method="",route="",code="404",grpc_code="NOT_FOUND"\} 2$/m,
+      /^http_server_request_duration_seconds_count\{method="",route="",code="404",grpc_code="NOT_FOUND",form=""\} 2$/m,
     );
   });
 

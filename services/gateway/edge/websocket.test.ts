@@ -265,7 +265,7 @@ describe('a WebSocket', () => {
     assert.deepEqual({ code, stream, grpcCode }, { code: 101, stream: 'websocket', grpcCode: 'NOT_FOUND' });
     assert.match(
       await edge.registry.metrics(),
-      /^http_server_request_duration_seconds_count\{method="GET",route="[^"]*:watch",code="101",grpc_code="NOT_FOUND"\} 1$/m,
+      /^http_server_request_duration_seconds_count\{method="GET",route="[^"]*:watch",code="101",grpc_code="NOT_FOUND",form="websocket"\} 1$/m,
     );
     assert.match(await edge.registry.metrics(), /^http_server_open_streams\{form="websocket"\} 0$/m);
   });

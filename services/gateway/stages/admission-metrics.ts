@@ -43,12 +43,18 @@ export function createAdmissionMetrics(registry: Registry): AdmissionMetrics {
 
   return {
     onShed(upstream) {
+      const ofReason = (reason: ShedReason, priority: Priority) => {
+        const counter = shed.labels({ upstream, reason, priority });
+        // A counter that begins with 1 has not increased, and alerts look for increases.
+        counter.inc(0);
+        return counter;
+      };
       const children = new Map(
         shedReasons.map((reason) => [
           reason,
           {
-            high: shed.labels({ upstream, reason, priority: 'high' }),
-            low: shed.labels({ upstream, reason, priority: 'low' }),
+            high: ofReason(reason, 'high'),
+            low: ofReason(reason, 'low'),
           },
         ]),
       );

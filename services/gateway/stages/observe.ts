@@ -73,8 +73,8 @@ export function createHttpObserver(options: {
   const { levelOf } = createAccessLog(log, accessLogRatio);
   const duration = createHistogram(registry, {
     name: 'http_server_request_duration_seconds',
-    help: 'Time from the head of a request to the end of its reply; code 499: the client went away; grpc_code: how its call ended',
-    labelNames: ['method', 'route', 'code', 'grpc_code'],
+    help: 'Time from the head of a request to the end of its reply; code 499: the client went away; grpc_code: how its call ended; form: that of a stream',
+    labelNames: ['method', 'route', 'code', 'grpc_code', 'form'],
     buckets: [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
   });
   const observedRoutes = new Map<HttpRoute | undefined, ObservedRoute>();
@@ -99,14 +99,15 @@ export function createHttpObserver(options: {
     { series }: ObservedRoute,
     code: number,
     grpcCode: CodeName | '',
+    form: StreamForm | '',
   ): Series {
-    const key = `${code}${grpcCode}`;
+    const key = `${code}${grpcCode}${form}`;
     let found = series.get(key);
     if (found === undefined) {
       // Only routes make labels: paths and methods are the client's choice, and without end.
       const [method, template] = route ? [route.httpMethod, route.template.text] : ['', ''];
       found = {
-        observe: duration({ method, route: template, code, grpc_code: grpcCode }),
+        observe: duration({ method, route: template, code, grpc_code: grpcCode, form }),
         name: route ? `${method} ${template} ${code}` : `${code}`,
         count: 0,
       };
@@ -136,7 +137,13 @@ export function createHttpObserver(options: {
         const code = streamForm === 'websocket' ? switchingProtocols : httpCode;
         const durationMs = performance.now() - startedMs;
         const observed = ofRoute(route);
-        const one = seriesOf(route, observed, code, status === undefined ? '' : codeName(status.code));
+        const one = seriesOf(
+          route,
+          observed,
+          code,
+          status === undefined ? '' : codeName(status.code),
+          streamForm ?? '',
+        );
         one.count++;
         one.observe(durationMs / 1_000, trace.isSampled ? trace.traceId : undefined);
         const severity = severityOf(code, status);
@@ -193,7 +200,7 @@ function severityOf(code: number, status: CallStatus | undefined): number {
 interface ObservedRoute {
   /** Of its log lines. */
   readonly fields: object;
-  /** By HTTP and gRPC code. */
+  /** By HTTP and gRPC code, and form. */
   readonly series: Map<string, Series>;
 }
 

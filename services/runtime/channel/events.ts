@@ -58,7 +58,8 @@ export type ChannelEvent =
     };
 
 /** Why an endpoint is out of the pick though its connection and its health service are well. */
-export type EjectionReason = 'consecutive-failures' | 'success-rate' | 'failure-percentage';
+export const ejectionReasons = ['consecutive-failures', 'success-rate', 'failure-percentage'] as const;
+export type EjectionReason = (typeof ejectionReasons)[number];
 
 /** What the health service of an endpoint last said; `unknown` until its first answer. */
 export type Health = 'unknown' | 'serving' | 'not-serving';

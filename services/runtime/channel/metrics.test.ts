@@ -106,6 +106,9 @@ test('tells upstreams of one target apart', async (t) => {
 test('counts attempts that nobody saw, attempts that the budget withheld, and connections that broke', async () => {
   const registry = new Registry();
   const count = createChannelMetrics(registry).listener('ipv4:127.0.0.1:1', 'greeter');
+  const before = await registry.metrics();
+  assert.match(before, /^tandem_channel_connection_failures_total\{.*\} 0$/m, 'or else the first is no increase');
+  assert.match(before, /^tandem_channel_ejections_total\{.*reason="success-rate".*\} 0$/m);
   const ended = { type: 'attempt-ended', method: greet, endpointId: 'a', attempt: 0, durationMs: 1 } as const;
   for (const seenByPeer of ['no', 'maybe', 'no'] as const) {
     const status = localStatus(Code.UNAVAILABLE, '', seenByPeer);

@@ -4,7 +4,7 @@ import { Code, codeName } from '../call/status.ts';
 import { createHistogram, type Observe } from '../process/histogram.ts';
 import type { Channel, ChannelSnapshot } from './channel.ts';
 import type { EndpointSnapshot } from './endpoints.ts';
-import type { ChannelEvent, ChannelListener } from './events.ts';
+import { type ChannelEvent, type ChannelListener, ejectionReasons } from './events.ts';
 
 /** The buckets of gRFC A66, in seconds. */
 const latencyBuckets = [
@@ -123,6 +123,10 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
     },
     listener(target, upstream) {
       const ofChannel = { grpc_target: target, upstream };
+      // What is rare is 0 from the start: a counter that begins with 1 has not increased, and alerts look for increases.
+      for (const counter of [connectionFailures, prioritySwitches, resolverErrors, tlsErrors])
+        counter.inc(ofChannel, 0);
+      for (const reason of ejectionReasons) ejections.inc({ ...ofChannel, reason }, 0);
       // A child looked up by its labels costs more than the rest of an event; each is looked up once.
       const byMethod = new WeakMap<Method, MethodChildren>();
       const byEndpoint = new Map<string, EndpointChildren>();
@@ -182,6 +186,7 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
             attempt: withStatus(attemptDuration),
             call: withStatus(callDuration),
           };
+          for (const counter of [found.unseen, found.budgetExhausted]) counter.inc(0);
           byMethod.set(method, found);
         }
         return found;

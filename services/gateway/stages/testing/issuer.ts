@@ -26,7 +26,10 @@ export function secondsFromNow(seconds: number): number {
 }
 
 /** A token of this key, good for a minute unless its claims say otherwise. A claim that is undefined is left out. */
-export function signToken({ alg, privateKey, jwk }: SigningKey, claims: Readonly<Record<string, unknown>>): Promise<string> {
+export function signToken(
+  { alg, privateKey, jwk }: SigningKey,
+  claims: Readonly<Record<string, unknown>>,
+): Promise<string> {
   const payload = { iss: 'https://issuer.example', aud: 'api', exp: secondsFromNow(60), ...claims };
   const header = { alg, ...(jwk.kid !== undefined && { kid: jwk.kid }) };
   return new SignJWT(JSON.parse(JSON.stringify(payload)) as JWTPayload).setProtectedHeader(header).sign(privateKey);
