@@ -24,7 +24,7 @@ function createDoor(t: TestContext, max: number) {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   let now = 1_000;
   t.mock.method(performance, 'now', () => now);
-  const loop = { overloaded: false, turnMs: 0, waitingCalls: 0 };
+  const loop = { overloaded: false, turns: 0, turnMs: 0, waitingCalls: 0 };
   const sheds: [ShedReason, Priority][] = [];
   const inside: { observer: CallObserver; start: CallStart; heard: unknown[] }[] = [];
   const admission = createAdmission({
@@ -32,6 +32,9 @@ function createDoor(t: TestContext, max: number) {
     eventLoop: {
       get overloaded() {
         return loop.overloaded;
+      },
+      get turns() {
+        return loop.turns;
       },
       turnMs: () => loop.turnMs,
       lastTurnMs: 0,
@@ -135,6 +138,7 @@ test('what is shed is UNAVAILABLE, was seen by nobody, and says when to come bac
   const { ask, pass, loop } = createDoor(t, 1);
   loop.overloaded = true;
   loop.turnMs = 1_000;
+  for (let call = 0; call < 8; call++) ask();
   const asked = ask();
   await pass(0);
   assert.ok(asked.status);
@@ -213,6 +217,7 @@ test('in an overload of the event loop a turn takes calls for 5 ms, of low prior
   loop.turnMs = 1_000;
   const before = ask('low');
   loop.overloaded = true;
+  for (let call = 0; call < 8; call++) ask('high');
   loop.turnMs = 2;
   const [early] = [ask('low'), ask('high')];
   loop.turnMs = 3;
@@ -233,4 +238,19 @@ test('in an overload of the event loop a turn takes calls for 5 ms, of low prior
     'event-loop',
     undefined,
   ]);
+});
+
+test('in an overload of the event loop each turn takes eight calls, four of low priority, however long it takes', async (t) => {
+  const { ask, loop, pass } = createDoor(t, 100);
+  loop.overloaded = true;
+  loop.turnMs = 1_000;
+  for (let turn = 0; turn < 3; turn++) {
+    loop.turns++;
+    const low = Array.from({ length: 5 }, () => ask('low'));
+    const high = Array.from({ length: 5 }, () => ask('high'));
+    await pass(0);
+    assert.deepEqual(low.map(told), [undefined, undefined, undefined, undefined, 'event-loop']);
+    assert.deepEqual(high.map(told), [undefined, undefined, undefined, undefined, 'event-loop']);
+    await pass(101);
+  }
 });

@@ -8,6 +8,11 @@ import type { EventLoop } from './event-loop.ts';
 const maxWaitMs = 100;
 /** In an overload of the event loop, each turn takes new calls for so long; those of low priority for half of it. */
 const turnBudgetMs = 5;
+/**
+ * And so many whatever time it takes, half of them of low priority: where a turn is long without that many, the process is
+ * starting or is given no CPU, and to shed its few calls would help nobody.
+ */
+const turnCalls = 8;
 /** For how long after a call of high priority was shed by the event loop none of low priority is let in. */
 const highFirstMs = 100;
 
@@ -77,6 +82,8 @@ export function createAdmission(options: {
   >;
   let inFlight = 0;
   let highShedMs = Number.NEGATIVE_INFINITY;
+  let turn = 0;
+  let callsInTurn = 0;
 
   const door: Door = {
     enter(call) {
@@ -122,11 +129,17 @@ export function createAdmission(options: {
   }
 
   function hasTime(priority: Priority): boolean {
-    const turnMs = eventLoop.turnMs();
+    if (turn !== eventLoop.turns) callsInTurn = 0;
+    turn = eventLoop.turns;
     const now = performance.now();
-    if (priority === 'low') return turnMs < turnBudgetMs / 2 && now - highShedMs > highFirstMs;
-    if (turnMs < turnBudgetMs) return true;
-    highShedMs = now;
+    const share = priority === 'high' ? 1 : 1 / 2;
+    const isHighShed = now - highShedMs <= highFirstMs;
+    if (priority === 'low' && isHighShed) return false;
+    if (callsInTurn < turnCalls * share || eventLoop.turnMs() < turnBudgetMs * share) {
+      callsInTurn++;
+      return true;
+    }
+    if (priority === 'high') highShedMs = now;
     return false;
   }
 

@@ -39,8 +39,12 @@ const calmRatio = 0.8;
 const settledRatio = 1.5;
 /** With at most this share of the limit in flight calls do not wait for each other: what they take is the unloaded latency. */
 const lightShare = 1 / 4;
-/** How far one window moves the unloaded latency, unless it was measured for that. */
+/** With no more than this share in flight the limit holds nobody back, and needs not grow. */
+const bindingShare = 1 / 2;
+/** How far one window moves the unloaded latency down, unless it was measured for that. */
 const baselineWeight = 0.2;
+/** How long windows of little load take to move it up, for an upstream that has become slower. */
+const baselineRiseMs = 30_000;
 const minWindowMs = 20;
 const minSamples = 10;
 /** Of a method in a window; past it a new one takes the place of any. */
@@ -56,10 +60,10 @@ const maxProbeMs = 5_000;
  *
  * Time goes by in windows of calls that all began under the same limit. A window compares each call with others of its
  * method and takes the median, so that neither a mix of fast and slow methods nor one frozen replica of three moves the
- * limit. It doubles while there is no queue, grows by its root while there is a small one, and shrinks at most by half. A
- * window that never had a quarter of the limit in flight leaves it as it is, and tells the unloaded latency. Where load
- * leaves no such window, the limit is cut to a quarter now and then for as long as it takes to measure: at times that are
- * the same on all gateways, since each would otherwise measure the queue of the others.
+ * limit. It doubles while there is no queue and half of it is in use, grows by its root while there is a small one, and
+ * shrinks at most by half. A window that never had a quarter of the limit in flight leaves it as it is, and tells the
+ * unloaded latency. Where there is a queue and no such window, the limit is cut to a quarter now and then for as long as it
+ * takes to measure: at times that are the same on all gateways, since each would otherwise measure the queue of the others.
  */
 export function createConcurrencyLimit(
   { min, max }: ConcurrencyBounds,
@@ -73,6 +77,8 @@ export function createConcurrencyLimit(
   /** When to measure next; undefined without load. */
   let probeAtMs: number | undefined;
   let probeIntervalMs = firstProbeMs;
+  /** Whether the unloaded latency was ever seen with little in flight. */
+  let isMeasured = false;
 
   function openWindow(id: number, isProbe = false): Window {
     return { id, isProbe, openedMs: nowMs(), peak: 0, count: 0, byMethod: new Map() };
@@ -100,7 +106,10 @@ export function createConcurrencyLimit(
     const isLight = window.peak <= Math.ceil(learned * lightShare);
     const ratio = medianRatio(window);
     recentMs = median([...window.byMethod.values()].flatMap(({ okMs, lateMs }) => [...okMs, ...lateMs]));
-    learnBaselines(window, isProbe ? 1 : baselineWeight, isProbe || isLight);
+    const isBinding = window.peak > learned * bindingShare;
+    const rise = isLight ? Math.min(1, (now - window.openedMs) / baselineRiseMs) : 0;
+    learnBaselines(window, isProbe ? { fall: 1, rise: 1 } : { fall: baselineWeight, rise });
+    isMeasured ||= isProbe || isLight;
     window = openWindow(id + 1);
     if (isProbe) return;
     if (isLight) {
@@ -108,28 +117,27 @@ export function createConcurrencyLimit(
       probeIntervalMs = firstProbeMs;
       return;
     }
-    if (ratio !== undefined) {
-      const next =
-        ratio <= calmRatio ? 2 * learned : learned * Math.min(1, Math.max(0.5, 1 / ratio)) + Math.sqrt(learned);
-      learned = Math.min(max, Math.max(min, Math.floor(next)));
-    }
+    if (ratio === undefined) return;
+    const shrunk = learned * Math.min(1, Math.max(0.5, 1 / ratio));
+    const next = !isBinding ? shrunk : ratio <= calmRatio ? 2 * learned : shrunk + Math.sqrt(learned);
+    learned = Math.min(max, Math.max(min, Math.floor(next)));
     probeAtMs ??= now + firstProbeMs;
+    if (now < probeAtMs || learned === max || (isMeasured && ratio <= calmRatio)) return;
     // On its way down it is still too high for a quarter of it to be little.
-    const isSettled = learned === min || (ratio !== undefined && ratio <= settledRatio);
-    if (now < probeAtMs || !isSettled || learned === max) return;
+    if (learned > min && ratio > settledRatio) return;
     probeIntervalMs = Math.min(2 * probeIntervalMs, maxProbeIntervalMs);
     // A multiple of the interval, and not so often that it would cost what it is to save.
     probeAtMs = Math.ceil((now + Math.max(probeIntervalMs / 2, 20 * recentMs)) / probeIntervalMs) * probeIntervalMs;
     window = openWindow(window.id, true);
   }
 
-  function learnBaselines({ byMethod }: Window, weight: number, mayRise: boolean): void {
+  function learnBaselines({ byMethod }: Window, weight: { readonly fall: number; readonly rise: number }): void {
     for (const [method, { okMs }] of byMethod) {
       if (okMs.length === 0) continue;
       const latencyMs = median(okMs);
       const baselineMs = baselines.get(method) ?? latencyMs;
-      if (latencyMs < baselineMs || mayRise) baselines.set(method, baselineMs + weight * (latencyMs - baselineMs));
-      else baselines.set(method, baselineMs);
+      const by = latencyMs < baselineMs ? weight.fall : weight.rise;
+      baselines.set(method, baselineMs + by * (latencyMs - baselineMs));
     }
   }
 

@@ -2,31 +2,49 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createEventLoop } from './event-loop.ts';
 
-/** An event loop whose time the test tells: one turn of busy time, with idle time before it. */
+/** An event loop whose time the test tells. */
 function fakeLoop() {
-  const time = { idle: 0, active: 0 };
-  const eventLoop = createEventLoop(() => ({ ...time }));
+  const time = { nowMs: 0, idleMs: 0, cpuMs: 0 };
+  const eventLoop = createEventLoop({ now: () => time.nowMs, idle: () => time.idleMs, cpu: () => time.cpuMs });
   eventLoop.start();
   return {
     eventLoop,
-    async turn(busyMs: number, idleMs = 0) {
-      time.idle += idleMs;
-      time.active += busyMs;
+    /** A turn that waits, works, and has no CPU for so long. */
+    async turn(workMs: number, waitMs = 0, starvedMs = 0) {
+      time.idleMs += waitMs;
+      time.cpuMs += workMs;
+      time.nowMs += waitMs + workMs + starvedMs;
       await new Promise((resolve) => setImmediate(resolve));
     },
     work(ms: number) {
-      time.active += ms;
+      time.cpuMs += ms;
+      time.nowMs += ms;
     },
   };
 }
 
 test('is overloaded once every turn has been long for a while, and no longer than that', async () => {
   const { eventLoop, turn } = fakeLoop();
-  for (let ms = 0; ms < 100; ms += 10) await turn(10);
+  for (let ms = 0; ms < 500; ms += 10) await turn(10);
   assert.equal(eventLoop.overloaded, false);
   await turn(10);
   assert.equal(eventLoop.overloaded, true);
   await turn(1);
+  assert.equal(eventLoop.overloaded, false);
+  eventLoop.stop();
+});
+
+test('is overloaded again sooner than the first time, while that is not long ago', async () => {
+  const { eventLoop, turn } = fakeLoop();
+  for (let ms = 0; ms <= 500; ms += 10) await turn(10);
+  await turn(1, 9_000);
+  await turn(10);
+  await turn(10);
+  assert.equal(eventLoop.overloaded, false);
+  await turn(10);
+  assert.equal(eventLoop.overloaded, true);
+  await turn(1, 11_000);
+  for (let ms = 0; ms < 500; ms += 10) await turn(10);
   assert.equal(eventLoop.overloaded, false);
   eventLoop.stop();
 });
@@ -43,7 +61,14 @@ test('takes neither a single long turn for an overload nor long turns with time 
   eventLoop.stop();
 });
 
-test('tells how long the running turn and the last one were busy', async () => {
+test('is not overloaded by others who have the CPU', async () => {
+  const { eventLoop, turn } = fakeLoop();
+  for (let ms = 0; ms < 1_000; ms += 50) await turn(3, 0, 47);
+  assert.equal(eventLoop.overloaded, false);
+  eventLoop.stop();
+});
+
+test('tells how long the running turn and the last one worked', async () => {
   const { eventLoop, turn, work } = fakeLoop();
   await turn(7);
   work(3);
@@ -54,9 +79,10 @@ test('tells how long the running turn and the last one were busy', async () => {
 test('sees this process block its own event loop', async () => {
   const eventLoop = createEventLoop();
   eventLoop.start();
-  for (let turn = 0; turn < 15; turn++) {
-    const untilMs = performance.now() + 10;
-    while (performance.now() < untilMs);
+  const cpuUs = () => process.threadCpuUsage().user + process.threadCpuUsage().system;
+  for (let turn = 0; turn < 60; turn++) {
+    const untilUs = cpuUs() + 10_000;
+    while (cpuUs() < untilUs);
     await new Promise((resolve) => setImmediate(resolve));
   }
   assert.equal(eventLoop.overloaded, true);

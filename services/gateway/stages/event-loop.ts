@@ -1,55 +1,90 @@
+import process from 'node:process';
+
 /** How busy the event loop of this process is. */
 export interface EventLoop {
-  /** Each turn has been a long one for a while, and none had time to wait: requests come faster than they are worked off. */
+  /** Each turn had much to do for a while, and none had time to wait: requests come faster than they are worked off. */
   readonly overloaded: boolean;
-  /** How long the running turn has been busy. */
+  /** How many turns have ended. */
+  readonly turns: number;
+  /** How long the running turn has worked. */
   turnMs(): number;
-  /** How long the last whole turn was busy. */
+  /** How long the last whole turn worked. */
   readonly lastTurnMs: number;
   start(): void;
   stop(): void;
 }
 
-/** A turn that is busy for longer than this has kept some request waiting so long. */
+/** The clocks of a thread, in milliseconds. */
+export interface LoopClock {
+  now(): number;
+  /** What it has waited for something to do. */
+  idle(): number;
+  /**
+   * What it has computed. Unlike the time that has passed it does not grow while others have the CPU, which is no work that
+   * could be shed. It takes some microseconds to read.
+   */
+  cpu(): number;
+}
+
+/** A turn that works for longer than this has kept some request waiting so long. */
 const longTurnMs = 5;
-/** For how long all turns must be long: a garbage collection or one large body is a single one. */
-const sustainedMs = 100;
+/** For how long all turns must be long: a garbage collection or one large body is a single one, and a cold process starts so. */
+const sustainedMs = 500;
+/** The same for as long after an overload as it may come back. */
+const againMs = 20;
+const memoryMs = 10_000;
 /** A turn that waited so long for something to do had nothing left to do. */
-const idleMs = 1;
+const waitMs = 1;
 
 /**
  * Watches each turn of the event loop, without making it turn. Where its turns stay long there is a standing queue, as
- * CoDel (RFC 8289) has it: 100 ms in which the shortest delay was above 5 ms.
+ * CoDel (RFC 8289) finds one: by a time in which the shortest delay was above 5 ms, and sooner where there was one lately.
  */
-export function createEventLoop(
-  read: () => { readonly idle: number; readonly active: number } = () => performance.eventLoopUtilization(),
-): EventLoop {
+export function createEventLoop(clock: LoopClock = threadClock): EventLoop {
   let immediate: NodeJS.Immediate | undefined;
-  let turn = read();
+  let turns = 0;
   let lastTurnMs = 0;
-  /** On the clock of busy and idle time together. */
-  let calmAtMs = turn.idle + turn.active;
+  let turnAtMs = clock.now();
+  let idleAtMs = clock.idle();
+  /** Known after a long turn only. */
+  let cpuAtMs: number | undefined;
+  let calmAtMs = turnAtMs;
+  let overloadedAtMs = Number.NEGATIVE_INFINITY;
+
+  function workedMs(nowMs: number, idleMs: number): number {
+    return cpuAtMs === undefined ? nowMs - turnAtMs - (idleMs - idleAtMs) : clock.cpu() - cpuAtMs;
+  }
 
   function endTurn(): void {
-    const { idle, active } = read();
-    lastTurnMs = active - turn.active;
-    if (lastTurnMs < longTurnMs || idle - turn.idle > idleMs) calmAtMs = idle + active;
-    turn = { idle, active };
+    const nowMs = clock.now();
+    const idleMs = clock.idle();
+    const seemsLong = nowMs - turnAtMs - (idleMs - idleAtMs) >= longTurnMs;
+    lastTurnMs = workedMs(nowMs, idleMs);
+    if (lastTurnMs < longTurnMs || idleMs - idleAtMs > waitMs) calmAtMs = nowMs;
+    if (nowMs - calmAtMs > (nowMs - overloadedAtMs > memoryMs ? sustainedMs : againMs)) overloadedAtMs = nowMs;
+    turnAtMs = nowMs;
+    idleAtMs = idleMs;
+    cpuAtMs = seemsLong ? clock.cpu() : undefined;
+    turns++;
     // Once each turn; one that holds nothing does not keep the loop from waiting.
     immediate = setImmediate(endTurn).unref();
   }
 
   return {
     get overloaded() {
-      return turn.idle + turn.active - calmAtMs > sustainedMs;
+      return overloadedAtMs === turnAtMs;
+    },
+    get turns() {
+      return turns;
     },
     get lastTurnMs() {
       return lastTurnMs;
     },
-    turnMs: () => read().active - turn.active,
+    turnMs: () => workedMs(clock.now(), clock.idle()),
     start() {
-      turn = read();
-      calmAtMs = turn.idle + turn.active;
+      turnAtMs = clock.now();
+      idleAtMs = clock.idle();
+      calmAtMs = turnAtMs;
       immediate = setImmediate(endTurn).unref();
     },
     stop() {
@@ -57,3 +92,12 @@ export function createEventLoop(
     },
   };
 }
+
+const threadClock: LoopClock = {
+  now: () => performance.now(),
+  idle: () => performance.eventLoopUtilization().idle,
+  cpu() {
+    const { user, system } = process.threadCpuUsage();
+    return (user + system) / 1_000;
+  },
+};
