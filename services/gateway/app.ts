@@ -22,6 +22,7 @@ import { createAuthentication } from './stages/authenticate.ts';
 import { createCache } from './stages/cache.ts';
 import { createEventLoop } from './stages/event-loop.ts';
 import { createHttpObserver } from './stages/observe.ts';
+import { createQuotas } from './stages/quota.ts';
 import type { Route } from './transcoding/routes.ts';
 import { createUpstreams, serviceOf } from './upstreams.ts';
 
@@ -73,6 +74,12 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
     descriptors.methods.map(({ method }) => method),
   );
   const authentication = createAuthentication({ providers: config.configFile?.auth ?? [], registry, log });
+  const quotas = createQuotas({
+    policies: config.configFile?.policies ?? [],
+    redisUrl: config.quotaRedisUrl,
+    registry,
+    log,
+  });
   const { routes, served } = createPipeline({
     ...config,
     descriptors,
@@ -80,6 +87,7 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
     upstreamOf: upstreams.of,
     policyOf,
     authenticate: authentication.guardOf,
+    checkQuota: quotas.guardOf,
   });
   const pages =
     config.docs === 'enabled' ? createDocumentation(descriptors, served, policyOf, config.configFile?.metadata) : [];
@@ -100,6 +108,7 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
       async start() {
         eventLoop.start();
         authentication.start();
+        quotas.start();
         upstreams.connect();
         const port = await server.listen();
         log.info({ port, adminPort: admin.port, upstreams: upstreams.names, routes: served.length }, 'serving');
@@ -111,6 +120,7 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
         cache.close();
         await upstreams.close();
         authentication.stop();
+        quotas.stop();
         eventLoop.stop();
       },
       force: server.destroy,

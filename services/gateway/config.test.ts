@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { parseConfig } from '#runtime/process/config.ts';
+import { maskConfig, parseConfig } from '#runtime/process/config.ts';
 import { defaultServiceConfig, settings, upstreamsOf } from './config.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'tandem-config-'));
@@ -80,4 +80,23 @@ test('lists the problems of the file beside those of the environment', () => {
       'TARGET: target "localhost" must begin with dns:///, kubernetes:///, file:///, ipv4: or ipv6:',
     ],
   });
+});
+
+test('trusted proxies are addresses and networks, and what is none is a problem', () => {
+  const read = (text: string) => parseConfig(settings, { env: { TRUSTED_PROXIES: text }, argv: [] }).trustedProxies;
+  assert.deepEqual(read('10.0.0.0/8, 192.0.2.1 fd00::/8,::1'), ['10.0.0.0/8', '192.0.2.1', 'fd00::/8', '::1']);
+  for (const wrong of ['10.0.0.0/33', '10.0.0/8', 'fd00::/129', '1.2.3.4/', '1.2.3.4/8/8', 'loopback']) {
+    assert.throws(() => read(`::1,${wrong}`), new RegExp(`"${wrong}" is not an address or a network`));
+  }
+});
+
+test('the URL of a Redis is a secret', () => {
+  const read = (url: string) => parseConfig(settings, { env: { QUOTA_REDIS_URL: url }, argv: [] });
+  const config = read('rediss://:hush@redis.example:6380/1');
+  assert.equal(config.quotaRedisUrl, 'rediss://:hush@redis.example:6380/1');
+  assert.equal(maskConfig(settings, config)['quotaRedisUrl'], '***');
+  assert.throws(
+    () => read('http://:hush@redis.example'),
+    (error: Error) => /QUOTA_REDIS_URL .*must be a redis:/.test(error.message) && !error.message.includes('hush'),
+  );
 });

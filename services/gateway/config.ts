@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { parseServiceConfig } from '#runtime/channel/service-config.ts';
 import { parseTarget } from '#runtime/channel/target.ts';
@@ -133,6 +134,19 @@ export const settings = {
     default: 67_108_864,
     schema: integer({ min: 1_048_576, max: 17_179_869_184 }),
   },
+  trustedProxies: {
+    env: 'TRUSTED_PROXIES',
+    help: 'whose X-Forwarded-For is believed: addresses and networks of load balancers, such as 10.0.0.0/8,fd00::/8 (none)',
+    default: [],
+    schema: parsed(readNetworks),
+  },
+  quotaRedisUrl: {
+    env: 'QUOTA_REDIS_URL',
+    help: 'the Redis that counts quotas for all gateways, redis://… or rediss://… (the memory of each)',
+    default: undefined,
+    secret: true,
+    schema: parsed(readRedisUrl),
+  },
   docs: {
     env: 'DOCS',
     help: 'whether /docs and /openapi.json tell the public what is served: enabled or disabled (enabled)',
@@ -219,5 +233,22 @@ function readServiceConfig(source: string): object {
 
 function readHttpUrl(url: string): string {
   if (!/^https?:$/.test(URL.parse(url)?.protocol ?? '')) throw new Error('must be an http:// or https:// URL');
+  return url;
+}
+
+function readNetworks(text: string): readonly string[] {
+  const networks = text.split(/[\s,]+/).filter(Boolean);
+  const problems = networks.flatMap((network) => {
+    const [address = '', bits, ...rest] = network.split('/');
+    const maxBits = { 4: 32, 6: 128 }[isIP(address)] ?? -1;
+    const isNetwork = bits === undefined ? maxBits > 0 : /^\d{1,3}$/.test(bits) && Number(bits) <= maxBits;
+    return isNetwork && rest.length === 0 ? [] : [`"${network}" is not an address or a network such as 10.0.0.0/8`];
+  });
+  if (problems.length > 0) throw new ConfigError(problems);
+  return networks;
+}
+
+function readRedisUrl(url: string): string {
+  if (!/^rediss?:$/.test(URL.parse(url)?.protocol ?? '')) throw new Error('must be a redis:// or rediss:// URL');
   return url;
 }

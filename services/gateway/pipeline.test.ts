@@ -28,6 +28,7 @@ function pipelineWith(rules: Record<string, HttpRule>) {
     descriptors: { ...descriptors, methods },
     upstreamOf: () => upstream,
     authenticate: () => assert.fail('no policy asks for a token'),
+    checkQuota: () => assert.fail('no method has a quota'),
     policyOf: createPolicies(
       undefined,
       descriptors.methods.map(({ method }) => method),

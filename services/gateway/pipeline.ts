@@ -10,6 +10,7 @@ import { comesAfterEnd } from './edge/sse.ts';
 import { withGoogleTypes } from './google.ts';
 import type { Policy } from './policies.ts';
 import type { Cache } from './stages/cache.ts';
+import type { QuotaPolicy } from './policy-schema.ts';
 import { createRouteTable, type Route, type RouteTable, routesOf } from './transcoding/routes.ts';
 
 /** The service behind the gateway, as its calls see it. */
@@ -29,8 +30,8 @@ export interface Pipeline {
 /**
  * The way of a request, composed for each route at the start:
  *
- *     HTTP ─▶ route ─▶ observe ─▶ authenticate ─▶ decode ─▶ cache ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
- *             (google.api.http)                   JSON→bytes                  └─────── the upstream's channel ──────┘
+ *     HTTP ─▶ route ─▶ observe ─▶ authenticate ─▶ quota ─▶ decode ─▶ cache ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
+ *             (google.api.http)                            JSON→bytes                  └─────── the upstream's channel ──────┘
  *
  * Left to right; no stage reaches back. What stands before `decode` is a `Guard`, which sees no body. Below it bodies are
  * bytes, and whatever stands there is a `Caller`: a stage between the two is a function `(next: Caller) => Caller`. Streams
@@ -46,6 +47,8 @@ export function createPipeline(options: {
   /** Asks for a token of that provider. */
   readonly authenticate: (provider: string) => Guard;
   readonly cache: Cache;
+  /** Counts, and refuses what is past the quota. */
+  readonly checkQuota: (quota: QuotaPolicy) => Guard;
   readonly streamIdleTimeoutMs: number;
   /** How often a silent stream shows that it is alive. */
   readonly streamHeartbeatMs: number;
@@ -58,6 +61,7 @@ export function createPipeline(options: {
     policyOf,
     authenticate,
     cache,
+    checkQuota,
     streamIdleTimeoutMs: idleTimeoutMs,
     streamHeartbeatMs: heartbeatMs,
   } = options;
@@ -81,7 +85,7 @@ export function createPipeline(options: {
     const openForm = createForms(route, types, { heartbeatMs, maxLineBytes });
     const upstream = upstreamOf(method);
     const methodTimeoutMs = upstream.timeoutMs(method);
-    const { priority, authProvider, cache: cachePolicy } = policyOf(method);
+    const { priority, authProvider, quota, cache: cachePolicy } = policyOf(method);
     // A stream may last for hours: what it costs is another matter (MAX_STREAMS).
     const caller = isStream ? upstream : upstream.admit(upstream);
     const serveCached =
@@ -89,7 +93,7 @@ export function createPipeline(options: {
 
     return {
       route,
-      guard: authProvider === undefined ? undefined : authenticate(authProvider),
+      guard: inTurn(authProvider === undefined ? undefined : authenticate(authProvider), quota && checkQuota(quota)),
       serve(exchange) {
         const { headers, requestId, observation, reply, identity } = exchange;
         if (method.responseStream && comesAfterEnd(headers)) return void reply.code(204).send();
@@ -120,4 +124,10 @@ export function createPipeline(options: {
     routes: createRouteTable(served),
     served: served.map(({ route }) => route),
   };
+}
+
+/** Both guards, where there are two. */
+function inTurn(first: Guard | undefined, second: Guard | undefined): Guard | undefined {
+  if (first === undefined || second === undefined) return first ?? second;
+  return (visit) => first(visit)?.then(() => second(visit)) ?? second(visit);
 }

@@ -56,7 +56,10 @@ const quotaSchema = v.pipe(
       v.maxValue(1_000_000_000, 'must be <= 1000000000'),
       v.description('How many requests a caller may make in that time.'),
     ),
-    per: duration({ min: 1_000, max: dayMs }, 'The time, such as 1m.'),
+    per: v.pipe(
+      duration({ min: 1_000, max: dayMs }, 'The time, such as 1m.'),
+      v.check((ms) => ms % 1_000 === 0, 'must be whole seconds'),
+    ),
     key: v.optional(
       v.pipe(
         text,
@@ -65,7 +68,7 @@ const quotaSchema = v.pipe(
           'must be ip, header:<name in small letters> or claim:<name>',
         ),
         v.description(
-          'Who a caller is: its address (ip), a header (header:x-api-key) or a claim of its token (claim:sub).',
+          'Who a caller is: its address (ip), a header (header:x-api-key) or a claim of its token (claim:sub). Who does not bring that counts by its address.',
         ),
       ),
       'ip',

@@ -107,8 +107,9 @@ for (const [program, settings] of documented) {
     const [, section = ''] = documentation.split(`## The ${program}'s variables and flags\n`);
     const rows = Object.values(settings).map((setting) => {
       const env = 'env' in setting ? setting.env : undefined;
-      const flag = setting.flag ?? env?.toLowerCase().replaceAll('_', '-');
-      return `| ${env === undefined ? '' : `\`${env}\``} | \`--${flag}\` | ${setting.help} |`;
+      const isSecret = 'secret' in setting && setting.secret;
+      const flag = isSecret ? '' : `\`--${setting.flag ?? env?.toLowerCase().replaceAll('_', '-')}\``;
+      return `| ${env === undefined ? '' : `\`${env}\``} | ${flag} | ${setting.help} |`;
     });
     const table = section.split('\n').filter((line) => line.startsWith('| `') || line.startsWith('|  |'));
     assert.deepEqual(table.slice(0, rows.length), rows);

@@ -53,6 +53,8 @@ export interface EdgeServerOptions {
   readonly keepAliveTimeoutMs: number;
   /** How long a request that is no stream may take to come; its head at most 10 s. */
   readonly requestTimeoutMs: number;
+  /** Whose `X-Forwarded-For` is believed: addresses and networks. */
+  readonly trustedProxies: readonly string[];
 }
 
 /** How long the head of a request may take to come, and how often that is looked at. */
@@ -105,6 +107,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     keepAliveTimeout: options.keepAliveTimeoutMs,
     requestTimeout: requestTimeoutMs,
     return503OnClosing: false,
+    trustProxy: [...options.trustedProxies],
     http: {
       maxHeaderSize: maxHeadBytes,
       headersTimeout: Math.min(headersTimeoutMs, requestTimeoutMs),

@@ -14,6 +14,7 @@ import type { AuthProvider, PolicyConfig } from '../policy-schema.ts';
 import { createAuthentication } from '../stages/authenticate.ts';
 import { createCache } from '../stages/cache.ts';
 import { createHttpObserver } from '../stages/observe.ts';
+import { createQuotas } from '../stages/quota.ts';
 import { compileProto, libraryProto } from '../testdata/build.ts';
 import { createCors } from './cors.ts';
 import { createErrorWriter } from './errors.ts';
@@ -93,6 +94,7 @@ export async function startEdge(
     readonly policies?: readonly PolicyConfig[];
     readonly cors?: CorsConfig;
     readonly auth?: readonly AuthProvider[];
+    readonly trustedProxies?: readonly string[];
   } = {},
 ) {
   const calls: FakeCall[] = [];
@@ -148,6 +150,7 @@ export async function startEdge(
     upstreamOf: () => upstream,
     policyOf,
     authenticate: authentication.guardOf,
+    checkQuota: createQuotas({ policies: options.policies ?? [], redisUrl: undefined, registry, log }).guardOf,
     cache,
   });
   const observer = createHttpObserver({ registry, log, tracing: false });
@@ -163,6 +166,7 @@ export async function startEdge(
     registry,
     log,
     keepAliveTimeoutMs: 75_000,
+    trustedProxies: options.trustedProxies ?? [],
   });
   const port = await server.listen();
   return {

@@ -65,6 +65,23 @@ describe('OpenAPI document', () => {
     assert.deepEqual(problems, []);
   });
 
+  it('says where a quota holds, and keeps the recommended rules with it', async () => {
+    const quota = { requests: 1, per: 1_000, key: 'ip' };
+    const policy: Policy = { cache: undefined, quota: undefined, authProvider: undefined, priority: 'high' };
+    const policyOf = ({ path }: Method) => ({ ...policy, quota: path.endsWith('/SayHello') ? quota : undefined });
+    const document = createOpenApiDocument(greeter, greeter.methods.flatMap(routesOf), policyOf);
+    const responsesOf = (path: string) =>
+      (document.paths as Record<string, Record<string, { responses: Record<string, { headers?: object }> }>>)[path]?.[
+        'get'
+      ]?.responses ?? {};
+    const [withQuota, without] = [responsesOf('/v1/hello/{name}'), responsesOf('/v1/hello/{name}/stream')];
+    assert.deepEqual(['429' in withQuota, 'ratelimit' in (withQuota['200']?.headers ?? {})], [true, true]);
+    assert.deepEqual(['429' in without, 'ratelimit' in (without['200']?.headers ?? {})], [false, false]);
+    const config = await createConfig({ extends: ['recommended'], rules: { 'info-license': 'off' } });
+    const problems = await lintFromString({ source: JSON.stringify(document), absoluteRef: '/openapi.json', config });
+    assert.deepEqual(problems, []);
+  });
+
   it('says where a token is asked for, and keeps the recommended rules with it', async () => {
     const policy: Policy = { cache: undefined, quota: undefined, authProvider: undefined, priority: 'high' };
     const policyOf = ({ path }: Method) => ({ ...policy, authProvider: path.endsWith('/SayHello') ? 'us' : undefined });

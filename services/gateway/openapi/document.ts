@@ -8,7 +8,14 @@ import { defaultPassedNames, type PassedNames } from '../edge/metadata.ts';
 import type { Policy } from '../policies.ts';
 import type { Route } from '../transcoding/routes.ts';
 import { commentOf } from './comments.ts';
-import { cacheHeaders, describeOperation, fieldsOnPath, type Operation, securitySchemeOf } from './operations.ts';
+import {
+  cacheHeaders,
+  describeOperation,
+  fieldsOnPath,
+  type Operation,
+  quotaHeaders,
+  securitySchemeOf,
+} from './operations.ts';
 import { createPaths } from './paths.ts';
 import { createSchemas, statusRef } from './schemas.ts';
 
@@ -192,6 +199,14 @@ const sharedComponents = {
       schema: { type: 'string', examples: ['Bearer realm="api"'] },
     },
     ServedBy: { description: 'The replica that answered, where the service says so.', schema: { type: 'string' } },
+    RateLimitPolicy: {
+      description: 'How many requests (`q`) a caller may make in how many seconds (`w`).',
+      schema: { type: 'string', examples: ['"helloworld.Greeter";q=100;w=60'] },
+    },
+    RateLimit: {
+      description: 'How many of them are left (`r`), and in how many seconds all are there again (`t`).',
+      schema: { type: 'string', examples: ['"helloworld.Greeter";r=99;t=60'] },
+    },
     RetryAfter: {
       description: 'After how many seconds to try again, where that is known.',
       schema: { type: 'integer' },
@@ -241,8 +256,18 @@ const sharedComponents = {
         message: 'this route takes a stream of requests, by WebSocket',
       }),
     },
+    QuotaExceeded: {
+      description: 'The caller has used up its quota; or so says the service: RESOURCE_EXHAUSTED.',
+      headers: { ...headers, ...quotaHeaders, 'retry-after': { $ref: '#/components/headers/RetryAfter' } },
+      content: errorContent({
+        code: Code.RESOURCE_EXHAUSTED,
+        message: 'the quota of 100 requests in 60 s is used up',
+        details: [{ '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '12s' }],
+      }),
+    },
     Unavailable: {
-      description: 'Not now: no replica can take the call (UNAVAILABLE), or too many streams are open.',
+      description:
+        'Not now: no replica can take the call (UNAVAILABLE), the service is overloaded, or too many streams are open.',
       headers: { ...headers, 'retry-after': { $ref: '#/components/headers/RetryAfter' } },
       content: errorContent({ code: Code.UNAVAILABLE, message: 'the service is unavailable' }),
     },

@@ -22,6 +22,10 @@ const replyHeaders = {
   'served-by': headerRef('ServedBy'),
 };
 /** Of replies of methods with a cache policy. */
+export const quotaHeaders = {
+  'ratelimit-policy': headerRef('RateLimitPolicy'),
+  ratelimit: headerRef('RateLimit'),
+};
 export const cacheHeaders = {
   'cache-status': headerRef('CacheStatus'),
   'cache-control': headerRef('CacheControl'),
@@ -43,6 +47,7 @@ export function describeOperation(options: {
   const { route, method, binding, path, schemas, policy } = options;
   const isCached = policy?.cache !== undefined;
   const needsToken = policy?.authProvider !== undefined;
+  const hasQuota = policy?.quota !== undefined;
   const hasEtag = isCached && route.httpMethod === 'GET';
   const comment = commentOf(method);
   const summary = firstSentence(comment);
@@ -64,7 +69,7 @@ export function describeOperation(options: {
     ],
     ...(body && { requestBody: { content: body } }),
     ...(needsToken && { security: [{ [securitySchemeOf(policy.authProvider)]: [] }] }),
-    responses: responsesOf(route, schemas, { isCached, hasEtag, needsToken }),
+    responses: responsesOf(route, schemas, { isCached, hasEtag, needsToken, hasQuota }),
     ...(webSocket && { 'x-websocket': webSocket }),
   };
 }
@@ -72,10 +77,16 @@ export function describeOperation(options: {
 function responsesOf(
   route: Route,
   schemas: Schemas,
-  options: { readonly isCached: boolean; readonly hasEtag: boolean; readonly needsToken: boolean },
+  options: {
+    readonly isCached: boolean;
+    readonly hasEtag: boolean;
+    readonly needsToken: boolean;
+    readonly hasQuota: boolean;
+  },
 ): object {
-  const { isCached, hasEtag, needsToken } = options;
+  const { isCached, hasEtag, needsToken, hasQuota } = options;
   const unauthenticated = needsToken && { 401: responseRef('Unauthenticated') };
+  const quotaExceeded = hasQuota && { 429: responseRef('QuotaExceeded') };
   const { requestStream, responseStream } = route.service.method;
   if (requestStream && route.httpMethod === 'GET') {
     return {
@@ -83,6 +94,7 @@ function responsesOf(
       400: responseRef('BadRequest'),
       ...unauthenticated,
       426: responseRef('UpgradeRequired'),
+      ...quotaExceeded,
       503: responseRef('Unavailable'),
       default: responseRef('Error'),
     };
@@ -91,7 +103,12 @@ function responsesOf(
   return {
     200: {
       description: responseStream ? 'The stream of replies.' : 'The reply.',
-      headers: { ...replyHeaders, ...(isCached && cacheHeaders), ...(hasEtag && { etag: headerRef('ETag') }) },
+      headers: {
+        ...replyHeaders,
+        ...(isCached && cacheHeaders),
+        ...(hasEtag && { etag: headerRef('ETag') }),
+        ...(hasQuota && quotaHeaders),
+      },
       content: replyContent(route, schemas),
     },
     ...(responseStream && { 204: responseRef('NothingMore') }),
@@ -100,6 +117,7 @@ function responsesOf(
     ...unauthenticated,
     ...(hasBody && !requestStream && { 413: responseRef('ContentTooLarge') }),
     ...(hasBody && !takesRawBody(route) && { 415: responseRef('UnsupportedMediaType') }),
+    ...quotaExceeded,
     503: responseRef('Unavailable'),
     504: responseRef('DeadlineExceeded'),
     default: responseRef('Error'),
