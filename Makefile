@@ -118,6 +118,6 @@ NODE_24 = test -x node_modules/.bin/node || \
   { echo "npm has no Node 24 for this platform and the PATH has $$(node -v 2>/dev/null || echo none): install Node 24 (24.11.1 or newer), https://nodejs.org" >&2; exit 1; }
 
 tools:
-	@for tool in grpcurl ghz redis-server jaeger; do command -v $$tool >/dev/null && continue; \
+	@for tool in grpcurl ghz redis-server jaeger promtool; do command -v $$tool >/dev/null && continue; \
 	  if [ -n "$(CI)" ]; then echo "$$tool is not installed" >&2; exit 1; fi; \
 	  echo "$$tool is not installed: the tests that call it are skipped" >&2; done
