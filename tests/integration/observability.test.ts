@@ -7,6 +7,8 @@ import { startChild } from '../../services/lab/child.ts';
 import { projectFile, run, skipWithout } from '../harness/command.ts';
 import { eventually } from '../harness/eventually.ts';
 
+const secret = 's3cret-0af7651916';
+
 type Line = Readonly<Record<string, unknown>>;
 
 interface Program {
@@ -50,11 +52,12 @@ async function startPair(t: TestContext, env: Record<string, string> = {}) {
 auth:
   - { name: example, issuer: 'https://issuer.example', audiences: [api], jwks: 'http://127.0.0.1:9/jwks.json' }
 policies:
-  - { name: [{}], auth: anonymous }
+  - { name: [{}], auth: anonymous, quota: { requests: 1000000, per: 1m, key: 'header:x-api-key' } }
   - { name: [{ service: helloworld.Greeter, method: SayHelloBidiStream }], auth: { provider: example } }
 `,
   );
-  const gateway = await startProgram(t, 'gateway', { ...env, GATEWAY_CONFIG: config });
+  const redis = { QUOTA_REDIS_URL: `redis://:${secret}@127.0.0.1:9` };
+  const gateway = await startProgram(t, 'gateway', { ...env, ...redis, GATEWAY_CONFIG: config });
   const send = async (path: string, init: RequestInit = {}) => {
     const headers = { connection: 'close', ...(init.headers as Record<string, string>) };
     const reply = await fetch(`http://127.0.0.1:${gateway.port}${path}`, { ...init, headers });
@@ -149,6 +152,7 @@ test('no client makes metrics grow', async (t) => {
         [`x-made-up-${id}`]: id,
         traceparent: `00-${id.padEnd(32, 'a').replaceAll(/[^0-9a-f]/g, 'b')}-b7ad6b7169203331-01`,
         'accept-language': id,
+        'x-api-key': id,
         host: `${id}.example`,
       };
       await Promise.all([
@@ -246,7 +250,6 @@ test('a request has one line in each log, by the same names, and the level chang
 
 test('what is secret is logged at no level', async (t) => {
   const { greeter, gateway, send } = await startPair(t, { LOG_LEVEL: 'trace', ACCESS_LOG_RATIO: '1' });
-  const secret = 's3cret-0af7651916';
   const headers = {
     authorization: `Bearer ${secret}`,
     cookie: `session=${secret}`,
