@@ -110,6 +110,11 @@ export interface Endpoint {
   readonly id: string;
   /** The addresses that it can be reached at, best first: `10.0.0.7:50051`, `[fd00::7]:50051`. */
   readonly addresses: readonly string[];
+  /**
+   * False: who keeps the list does not call it ready, nor any other one. It takes calls only while its own health service
+   * says that it serves. Defaults to true.
+   */
+  readonly ready?: boolean;
 }
 
 /** Tells the endpoints of a target, as they are now and whenever they change. */

@@ -12,6 +12,7 @@ import { Code, RpcError } from '../call/status.ts';
 import { type Channel, type ChannelOptions, createChannel } from './channel.ts';
 import type { ChannelEvent } from './events.ts';
 import { parseServiceConfig } from './service-config.ts';
+import { EndpointSliceServer, endpointSlice, podEndpoint } from './testing/endpointslice-server.ts';
 import { frame, type Peer, replyHeaders, replyWith, startPeer } from './testing/http2-peer.ts';
 import { until } from './testing/until.ts';
 import { createGrpcJsTransport } from './transport/grpc-js.ts';
@@ -125,6 +126,65 @@ test('takes only replicas whose health service says SERVING, and those that have
   healthy.say(2);
   await until(() => channel.events.filter(({ type }) => type === 'health').length === 5);
   assert.deepEqual(new Set((await spread(channel, 10)).keys()), new Set([sick.peer.address, without.peer.address]));
+});
+
+test('goes on with replicas that the cluster calls not ready, all of them, if their health service says SERVING', async (t) => {
+  const peers = [await startHealthPeer(t, 1), await startHealthPeer(t, 1), await startHealthPeer(t, undefined)];
+  const server = new EndpointSliceServer();
+  await server.start();
+  t.after(() => server.stop());
+  const sliceWith = (ready: boolean) =>
+    peers.map(({ peer }, index) =>
+      endpointSlice(`greeter-${index}`, {
+        endpoints: [podEndpoint(`pod-${index}`, '127.0.0.1', { ready, serving: ready, terminating: false })],
+        ports: [{ name: 'grpc', port: peer.port }],
+      }),
+    );
+  server.setSlices(sliceWith(true));
+  const serviceConfig = parseServiceConfig({ healthCheckConfig: { serviceName: '' } });
+  const target = 'kubernetes:///greeter.default:grpc';
+  const channel = openChannel(t, { target, serviceConfig, kubernetes: { server: server.url } });
+  const healths = () => channel.events.filter(({ type }) => type === 'health').length;
+  await until(() => healths() === 3);
+  assert.deepEqual(Object.fromEntries(await spread(channel, 9)), { 'pod-0': 3, 'pod-1': 3, 'pod-2': 3 });
+
+  server.setSlices(sliceWith(false));
+  await until(() => channel.snapshot().targets[0]?.endpoints.every(({ ready }) => !ready) === true);
+  assert.deepEqual(Object.fromEntries(await spread(channel, 8)), { 'pod-0': 4, 'pod-1': 4 });
+  assert.equal(peers[0]?.peer.sessionsEver, 1, 'the connection stayed');
+
+  peers[0]?.say(2);
+  peers[1]?.say(2);
+  await until(() => channel.state === 'TRANSIENT_FAILURE');
+  await assert.rejects(
+    invokeUnary(channel, { method: greet }, Buffer.from('x')),
+    failsWith(Code.UNAVAILABLE, /pod-0: health is not-serving; .*pod-2: not ready, and without a health service/),
+  );
+  server.setSlices(sliceWith(true));
+  await until(() => channel.state === 'READY');
+  assert.deepEqual(Object.fromEntries(await spread(channel, 2)), { 'pod-2': 2 });
+});
+
+test('connects at once to a replica that becomes ready, though it was tried too early', async (t) => {
+  const early = await startPeer(t, replyWith('hi'));
+  await early.stop();
+  const server = new EndpointSliceServer();
+  await server.start();
+  t.after(() => server.stop());
+  const sliceWith = (ready: boolean) => [
+    endpointSlice('greeter-x', {
+      endpoints: [podEndpoint('pod', '127.0.0.1', { ready, serving: ready, terminating: false })],
+      ports: [{ name: 'grpc', port: early.port }],
+    }),
+  ];
+  server.setSlices(sliceWith(false));
+  const transport = createGrpcJsTransport({ initialReconnectBackoffMs: 60_000, maxReconnectBackoffMs: 60_000 });
+  const target = 'kubernetes:///greeter.default:grpc';
+  const channel = openChannel(t, { target, transport, kubernetes: { server: server.url } });
+  await until(() => channel.state === 'TRANSIENT_FAILURE');
+  await startPeer(t, replyWith('hi'), { port: early.port });
+  server.setSlices(sliceWith(true));
+  assert.ok(await channel.whenReady(5_000));
 });
 
 test('says why when the only replica is not serving', async (t) => {
@@ -349,6 +409,7 @@ test('shows what it does', async (t) => {
     {
       id: peer.address,
       addresses: [peer.address],
+      ready: true,
       state: 'READY',
       lastError: '',
       health: 'serving',

@@ -50,6 +50,8 @@ export interface EndpointSetSnapshot {
 export interface EndpointSnapshot {
   readonly id: string;
   readonly addresses: readonly string[];
+  /** False where who keeps the list calls none ready: only its own health service counts. */
+  readonly ready: boolean;
   readonly state: ConnectionState;
   readonly lastError: string;
   readonly health: Health;
@@ -62,7 +64,7 @@ export interface EndpointSnapshot {
 }
 
 interface Subchannel {
-  readonly endpoint: Endpoint;
+  endpoint: Endpoint;
   readonly connection: Connection;
   health: Health;
   watch: HealthWatch | undefined;
@@ -187,7 +189,12 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
     if (!resolved) return resolverError?.message ?? 'the resolver has not answered';
     if (subchannels.size === 0) return `there are 0 endpoints${resolverError ? `: ${resolverError.message}` : ''}`;
     const reasons = [...subchannels.values()].slice(0, 5).map(({ endpoint, connection, health }) => {
-      const why = connection.state === 'READY' ? `health is ${health}` : connection.lastError || connection.state;
+      const why =
+        connection.state !== 'READY'
+          ? connection.lastError || connection.state
+          : health === 'serving'
+            ? 'not ready, and without a health service that says otherwise'
+            : `health is ${health}`;
       return `${endpoint.id}: ${why}`;
     });
     return `there are ${subchannels.size} endpoints, none ready (${reasons.join('; ')})`;
@@ -205,10 +212,16 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
       resolvedAtMs = performance.now();
       resolverError = undefined;
       const wanted = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]));
-      const gone = [...subchannels.values()].filter(
-        ({ endpoint }) => !sameAddresses(endpoint, wanted.get(endpoint.id)),
-      );
+      const gone = [...subchannels.values()].filter(({ endpoint, connection }) => {
+        const now = wanted.get(endpoint.id);
+        // One that was tried too early would wait for its next try, when it could serve at once.
+        const tooEarly = endpoint.ready === false && now?.ready !== false && connection.state !== 'READY';
+        return tooEarly || !sameAddresses(endpoint, now);
+      });
       for (const subchannel of gone) remove(subchannel, Number.POSITIVE_INFINITY);
+      for (const subchannel of subchannels.values()) {
+        subchannel.endpoint = wanted.get(subchannel.endpoint.id) ?? subchannel.endpoint;
+      }
       const added = [...wanted.values()].filter(({ id }) => !subchannels.has(id));
       for (const endpoint of added) add(endpoint);
       // Resolvers repeat themselves: only what changed is an event.
@@ -239,6 +252,7 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
         endpoints: [...subchannels.values()].map(({ endpoint, connection, health, watch, picks, failures }) => ({
           id: endpoint.id,
           addresses: endpoint.addresses,
+          ready: endpoint.ready !== false,
           state: connection.state,
           lastError: connection.lastError,
           health,
@@ -263,8 +277,10 @@ export function createEndpointSet(options: EndpointSetOptions): EndpointSet {
   };
 }
 
-function isServing({ connection, health }: Subchannel): boolean {
-  return connection.state === 'READY' && health === 'serving';
+function isServing({ endpoint, connection, health, watch }: Subchannel): boolean {
+  if (connection.state !== 'READY' || health !== 'serving') return false;
+  // A Watch that is open has said so; one that is not has found no health service.
+  return endpoint.ready !== false || watch?.isOpen === true;
 }
 
 function sameAddresses(a: Endpoint, b: Endpoint | undefined): boolean {

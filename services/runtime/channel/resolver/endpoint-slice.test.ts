@@ -13,6 +13,7 @@ const cases: {
   slices: EndpointSliceObject[];
   port?: string;
   endpoints: Record<string, string[]>;
+  ready?: boolean;
 }[] = [
   { name: 'no slice: no endpoint', slices: [], endpoints: {} },
   {
@@ -51,6 +52,20 @@ const cases: {
       endpointSlice('y', { endpoints: [podEndpoint('d', '10.0.0.4', dying)] }),
     ],
     endpoints: { c: ['10.0.0.3:50051'] },
+  },
+  {
+    name: 'those that are not ready, when nobody is and nobody serves, but not those that go',
+    slices: [
+      endpointSlice('x', {
+        endpoints: [
+          podEndpoint('b', '10.0.0.2', notReady),
+          podEndpoint('c', '10.0.0.3', notReady),
+          podEndpoint('d', '10.0.0.4', dying),
+        ],
+      }),
+    ],
+    endpoints: { b: ['10.0.0.2:50051'], c: ['10.0.0.3:50051'] },
+    ready: false,
   },
   {
     name: 'a condition that is not said: ready, and able to serve',
@@ -137,10 +152,11 @@ const cases: {
   },
 ];
 
-for (const { name, slices, port = 'grpc', endpoints } of cases) {
+for (const { name, slices, port = 'grpc', endpoints, ready: allReady = true } of cases) {
   test(name, () => {
     const found = toEndpoints(slices, port);
     assert.deepEqual(Object.fromEntries(found.map(({ id, addresses }) => [id, addresses])), endpoints);
+    assert.ok(found.every(({ ready = true }) => ready === allReady));
     assert.equal(new Set(found.map(({ id }) => id)).size, found.length, 'no id is there twice');
     assert.deepEqual(toEndpoints(slices.toReversed(), port), found, 'the order of slices does not matter');
   });

@@ -34,11 +34,14 @@ interface Replica {
   ready: boolean;
   /** Terminating, and still able to serve. */
   draining: boolean;
+  terminating: boolean;
 }
 
 /**
  * The replicas that a Service's slices list: those that are ready or, when none is, those that still serve while they
- * terminate. Addresses of both families, and of several slices while the cluster moves endpoints between them, are one
+ * terminate. When there are none of these either it is all that are not ready, with the word that they are not: a cluster
+ * calls every pod of a node so once it has not heard of the node for a while, as after an API server that hung, however well
+ * the pods may be. Addresses of both families, and of several slices while the cluster moves endpoints between them, are one
  * endpoint when they name one pod. Its conditions count for all its addresses, since slices change one after the other:
  * a pod would otherwise lose and regain an address, and with it its connection, each time it comes or goes.
  *
@@ -67,10 +70,17 @@ export function toEndpoints(slices: Iterable<EndpointSlice>, port: string): Endp
       if (ip === undefined) continue;
       const address = addressType === 'IPv4' ? `${ip}:${number}` : `[${ip}]:${number}`;
       const id = targetRef?.uid || address;
-      const replica = replicas.get(id) ?? { ipv4: new Set(), ipv6: new Set(), ready: false, draining: false };
+      const replica = replicas.get(id) ?? {
+        ipv4: new Set(),
+        ipv6: new Set(),
+        ready: false,
+        draining: false,
+        terminating: false,
+      };
       replicas.set(id, replica);
       replica[addressType === 'IPv4' ? 'ipv4' : 'ipv6'].add(address);
       replica.ready ||= conditions?.ready ?? true;
+      replica.terminating ||= conditions?.terminating ?? false;
       replica.draining ||= (conditions?.terminating ?? false) && (conditions?.serving ?? true);
     }
   }
@@ -78,7 +88,13 @@ export function toEndpoints(slices: Iterable<EndpointSlice>, port: string): Endp
     throw new Error(`no port is named "${port}", there is ${[...otherPorts].sort().join(', ') || 'none'}`);
   const all = [...replicas];
   const ready = all.filter(([, replica]) => replica.ready);
-  return (ready.length > 0 ? ready : all.filter(([, replica]) => replica.draining))
-    .map(([id, { ipv4, ipv6 }]) => ({ id, addresses: [...[...ipv4].sort(), ...[...ipv6].sort()] }))
+  const draining = all.filter(([, replica]) => replica.draining);
+  const others = all.filter(([, { terminating }]) => !terminating);
+  const [chosen] = [ready, draining, others].filter((group) => group.length > 0);
+  return (chosen ?? [])
+    .map(([id, { ipv4, ipv6 }]) => {
+      const addresses = [...[...ipv4].sort(), ...[...ipv6].sort()];
+      return chosen === others ? { id, addresses, ready: false } : { id, addresses };
+    })
     .sort((a, b) => (a.id < b.id ? -1 : 1));
 }
