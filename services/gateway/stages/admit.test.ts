@@ -254,3 +254,21 @@ test('in an overload of the event loop each turn takes eight calls, four of low 
     await pass(101);
   }
 });
+
+test('where more are in flight than the limit, every other call that ends lets in one of high priority', async (t) => {
+  const { ask, end, loop, inside, pass } = createDoor(t, 2);
+  loop.waitingCalls = 4;
+  for (let call = 0; call < 6; call++) ask();
+  loop.waitingCalls = 0;
+  ask('low');
+  ask('high');
+  assert.equal(inside.length, 6);
+  end(0);
+  assert.equal(inside.length, 7);
+  assert.equal(inside[6]?.start.priority, 'high');
+  end(1);
+  end(2);
+  end(3);
+  assert.equal(inside.length, 7);
+  await pass(100);
+});

@@ -84,6 +84,7 @@ export function createAdmission(options: {
   let highShedMs = Number.NEGATIVE_INFINITY;
   let turn = 0;
   let callsInTurn = 0;
+  let isHighsTurn = false;
 
   const door: Door = {
     enter(call) {
@@ -112,6 +113,7 @@ export function createAdmission(options: {
           outcome: code === Code.OK ? 'ok' : 'no-answer',
         });
       }
+      letInHigh();
       letInWaiting();
     },
     shed(reason, priority) {
@@ -150,6 +152,14 @@ export function createAdmission(options: {
     if (priority === 'low' || oldest === undefined) return false;
     oldest.shed('displaced');
     return true;
+  }
+
+  /** A limit that shrinks has more in flight than it lets in: until they have ended, calls of high priority get half of it. */
+  function letInHigh(): void {
+    const [call] = queues.high;
+    if (hasRoom() || call === undefined) return;
+    isHighsTurn = !isHighsTurn;
+    if (isHighsTurn) letIn(call);
   }
 
   function letInWaiting(): void {

@@ -172,6 +172,16 @@ test('measures the unloaded latency again under load, at the same time as other 
   assert.deepEqual(seconds[0], seconds[1]);
 });
 
+test('takes a method that it first sees under load for one that waits like the others', () => {
+  const sim = simulate();
+  sim.run(800, 5_000);
+  sim.run(3_000, 5_000);
+  const half = (index: number) => (index % 2 === 0 ? { method: fast, workMs: 20 } : { method: slow, workMs: 20 });
+  sim.run(3_000, 1_000, half);
+  const { 'test.Service/Slow': slowMs = 0 } = sim.limit.baselinesMs();
+  assert.ok(slowMs > 15 && slowMs < 30, `${slowMs} ms`);
+});
+
 test('counts calls that nobody waited for as slow, unless they were given up early', () => {
   let now = 0;
   const limit = createConcurrencyLimit({ min: 4, max: 1_000 }, () => now);

@@ -53,6 +53,8 @@ const maxSamples = 200;
 const firstProbeMs = 1_000;
 const maxProbeIntervalMs = 32_000;
 const maxProbeMs = 5_000;
+/** The window of a call that belongs to none. */
+const uncounted = -1;
 
 /**
  * A limit that follows the gradient from recent to unloaded latency, as Netflix's concurrency-limits and Envoy's adaptive
@@ -105,7 +107,8 @@ export function createConcurrencyLimit(
     const { isProbe, id } = window;
     const isLight = window.peak <= Math.ceil(learned * lightShare);
     const ratio = medianRatio(window);
-    recentMs = median([...window.byMethod.values()].flatMap(({ okMs, lateMs }) => [...okMs, ...lateMs]));
+    // What is in flight after a measurement takes as long as before it.
+    if (!isProbe) recentMs = median([...window.byMethod.values()].flatMap(({ okMs, lateMs }) => [...okMs, ...lateMs]));
     const isBinding = window.peak > learned * bindingShare;
     const rise = isLight ? Math.min(1, (now - window.openedMs) / baselineRiseMs) : 0;
     learnBaselines(window, isProbe ? { fall: 1, rise: 1 } : { fall: baselineWeight, rise });
@@ -132,10 +135,15 @@ export function createConcurrencyLimit(
   }
 
   function learnBaselines({ byMethod }: Window, weight: { readonly fall: number; readonly rise: number }): void {
+    const known = [...byMethod].flatMap(([method, { okMs }]) =>
+      okMs.map((ms) => ms / (baselines.get(method) ?? Number.POSITIVE_INFINITY)),
+    );
+    // A method that comes new to a queue waits in it like the others.
+    const inflation = Math.max(1, median(known.filter((ratio) => ratio > 0)));
     for (const [method, { okMs }] of byMethod) {
       if (okMs.length === 0) continue;
       const latencyMs = median(okMs);
-      const baselineMs = baselines.get(method) ?? latencyMs;
+      const baselineMs = baselines.get(method) ?? latencyMs / inflation;
       const by = latencyMs < baselineMs ? weight.fall : weight.rise;
       baselines.set(method, baselineMs + by * (latencyMs - baselineMs));
     }
@@ -161,6 +169,8 @@ export function createConcurrencyLimit(
     started(inFlight) {
       // Calls may all hang: the one that comes next looks at what was seen before.
       closeIfDue(nowMs());
+      // It came while what was in flight before the measurement has not ended.
+      if (window.isProbe && inFlight > current()) return uncounted;
       if (window.peak === 0) window.openedMs = nowMs();
       window.peak = Math.max(window.peak, inFlight);
       return window.id;

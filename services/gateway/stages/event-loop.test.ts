@@ -38,8 +38,7 @@ test('is overloaded again sooner than the first time, while that is not long ago
   const { eventLoop, turn } = fakeLoop();
   for (let ms = 0; ms <= 500; ms += 10) await turn(10);
   await turn(1, 9_000);
-  await turn(10);
-  await turn(10);
+  for (let ms = 0; ms < 100; ms += 10) await turn(10);
   assert.equal(eventLoop.overloaded, false);
   await turn(10);
   assert.equal(eventLoop.overloaded, true);

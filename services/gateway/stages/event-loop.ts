@@ -31,7 +31,7 @@ const longTurnMs = 5;
 /** For how long all turns must be long: a garbage collection or one large body is a single one, and a cold process starts so. */
 const sustainedMs = 500;
 /** The same for as long after an overload as it may come back. */
-const againMs = 20;
+const againMs = 100;
 const memoryMs = 10_000;
 /** A turn that waited so long for something to do had nothing left to do. */
 const waitMs = 1;
