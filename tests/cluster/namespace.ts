@@ -29,5 +29,7 @@ export async function createNamespace(
     deleted.push(namespace);
   });
   await kubectl(['label', 'namespace', namespace, `pod-security.kubernetes.io/enforce=${level}`]);
+  // No pod may be made before it has one.
+  await kubectl(['-n', namespace, 'wait', '--for=create', 'serviceaccount/default', '--timeout=60s']);
   return namespace;
 }

@@ -7,7 +7,7 @@ import { createNamespace } from './namespace.ts';
 export interface NodeAgent {
   /** How many processes have got it. */
   signal(processes: Processes, signal: NodeJS.Signals): Promise<number>;
-  /** SIGSTOP, and SIGCONT after that time, even if nobody can reach the cluster then. Returns once they are frozen. */
+  /** SIGSTOP in a second, and SIGCONT after that time, even if nobody can reach the cluster then. */
   freeze(processes: Processes, ms: number): Promise<number>;
 }
 
@@ -17,8 +17,9 @@ export type Processes = { readonly pod: string } | { readonly command: string };
 const pod = 'agent';
 
 /**
- * Runs in the agent: `node -e SCRIPT KEY VALUE SIGNAL [MS]`. The charts give a pod's name to its process as POD_NAME. The
- * agent's own process has it as an argument only.
+ * Runs in the agent: `node -e SCRIPT KEY VALUE SIGNAL [MS]`. The charts give a pod's name to its process as POD_NAME. To
+ * freeze is the work of a process that outlives this one, since the API server, through which its end is told, may be what
+ * stands still.
  */
 const script = `
   const { readdirSync, readFileSync } = require('node:fs');
@@ -27,17 +28,13 @@ const script = `
   const pids = readdirSync('/proc').filter((pid) => /^\\d+$/.test(pid) && Number(pid) !== process.pid).filter((pid) =>
     key === 'pod' ? read(pid, 'environ').split('\\0').includes('POD_NAME=' + value) : read(pid, 'comm').trim() === value);
   const send = (name) => { for (const pid of pids) try { process.kill(Number(pid), name); } catch {} };
+  console.log(pids.length);
   if (ms === undefined) send(signal);
-  else {
-    // A process of its own thaws them, which outlives this one.
-    require('node:child_process').spawn(process.execPath, ['-e',
-      'setTimeout(() => { for (const pid of process.argv.slice(1)) try { process.kill(Number(pid), "SIGCONT"); } catch {} }, ' + ms + ')',
-      ...pids], { detached: true, stdio: 'ignore' }).unref();
-    console.log(pids.length);
-    // What it says must be out before the API server, through which it goes, stands still.
-    setTimeout(() => send('SIGSTOP'), 1_000);
-  }
-  if (ms === undefined) console.log(pids.length);
+  else require('node:child_process').spawn(process.execPath, ['-e', \`
+    const send = (name) => { for (const pid of process.argv.slice(1)) try { process.kill(Number(pid), name); } catch {} };
+    setTimeout(send, 1_000, 'SIGSTOP');
+    setTimeout(send, 1_000 + \${ms}, 'SIGCONT');
+  \`, ...pids], { detached: true, stdio: 'ignore' }).unref();
 `;
 
 /** Starts a privileged pod on a node, which goes with the test. */

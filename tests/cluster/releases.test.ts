@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { projectFile } from '../harness/command.ts';
+import { eventually } from '../harness/eventually.ts';
 import { formatLedger } from '../harness/ledger.ts';
 import { skipWithoutCluster } from './cluster.ts';
 import { helm, kubectl } from './kubectl.ts';
@@ -41,9 +42,13 @@ test('upgrade from the previous version of the charts, rollback, uninstall', {
 
   const installed = await objects(pair.namespace);
   for (const program of programs) await helm(['uninstall', program, '-n', pair.namespace, '--wait', '--timeout=60s']);
-  const left = await objects(pair.namespace);
-  t.diagnostic(`${installed.length} objects with both releases, after uninstall ${left.join(', ')}`);
-  assert.deepEqual(left, ['configmap/kube-root-ca.crt', 'configmap/load', 'pod/load', 'serviceaccount/default']);
+  const wanted = ['configmap/kube-root-ca.crt', 'configmap/load', 'pod/load', 'serviceaccount/default'];
+  const left = async () => (await objects(pair.namespace)).filter((object) => !wanted.includes(object));
+  await eventually('the pods are gone', async () => (await left()).length === 0, { timeoutMs: 60_000 }).catch(() => {});
+  assert.deepEqual(await left(), []);
+  t.diagnostic(
+    `of ${installed.length} objects with both releases only those of the namespace and of the load are left`,
+  );
 });
 
 /**
