@@ -4,13 +4,19 @@ SHELL := sh
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help run test chaos check format proto schema charts cluster deploy undeploy e2e clean installed-run installed tools
+.PHONY: help run observe test chaos check format proto schema charts dashboards cluster deploy undeploy e2e clean installed-run installed tools
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: installed-run ## three greeters and a gateway on this machine (REPLICAS=5, PORT=8080)
 	@exec node services/lab/main.ts
+
+LOCAL_TOOLS := $(wildcard ../shared/tools/install)
+
+observe: installed-run ## Jaeger and Prometheus for what make run runs, as far as they are installed
+	@$(if $(LOCAL_TOOLS),command -v jaeger >/dev/null || $(LOCAL_TOOLS) jaeger)
+	@exec node services/lab/observe/main.ts
 
 RUN_TESTS = node --test --test-concurrency=2 \
   --test-reporter=spec --test-reporter-destination=stdout \
@@ -42,6 +48,8 @@ check: installed ## types, lint, format, import rules, the contract, the charts 
 	@for chart in $(CHARTS); do \
 	  $(VALUES_SCHEMA) | cmp - helm/$$chart/values.schema.json && $(CHART_README) | cmp - helm/$$chart/README.md || { \
 	  echo "helm/$$chart is not what values.yaml and helm/values-schema.ts say: make charts" >&2; exit 1; }; done
+	@for dashboard in $(DASHBOARDS); do $(DASHBOARD) | cmp - $(DASHBOARD_FILE) || { \
+	  echo "$(DASHBOARD_FILE) is not what dashboards.ts says: make dashboards" >&2; exit 1; }; done
 	@$(RUN_TESTS) --test-timeout=120000 'tests/helm/*.test.ts'
 
 cluster: ## look for the cluster of the current kube-context, or make a kind cluster
@@ -93,6 +101,13 @@ charts: installed ## rebuild the charts' READMEs and JSON Schemas
 	  $(VALUES_SCHEMA) > .values.schema.json && mv .values.schema.json helm/$$chart/values.schema.json; \
 	  $(CHART_README) > .README.md && mv .README.md helm/$$chart/README.md; done
 
+DASHBOARDS := service channel gateway runtime
+DASHBOARD_FILE = deploy/observability/dashboards/$$dashboard.json
+DASHBOARD = node deploy/observability/dashboards.ts $$dashboard | biome format --stdin-file-path=$(DASHBOARD_FILE)
+
+dashboards: installed ## rebuild the Grafana dashboards
+	@set -e; for dashboard in $(DASHBOARDS); do $(DASHBOARD) > .dashboard.json && mv .dashboard.json $(DASHBOARD_FILE); done
+
 clean: ## remove what was installed
 	rm -rf node_modules
 
@@ -118,6 +133,6 @@ NODE_24 = test -x node_modules/.bin/node || \
   { echo "npm has no Node 24 for this platform and the PATH has $$(node -v 2>/dev/null || echo none): install Node 24 (24.11.1 or newer), https://nodejs.org" >&2; exit 1; }
 
 tools:
-	@for tool in grpcurl ghz redis-server jaeger promtool; do command -v $$tool >/dev/null && continue; \
+	@for tool in grpcurl ghz redis-server jaeger promtool prometheus; do command -v $$tool >/dev/null && continue; \
 	  if [ -n "$(CI)" ]; then echo "$$tool is not installed" >&2; exit 1; fi; \
 	  echo "$$tool is not installed: the tests that call it are skipped" >&2; done

@@ -5,6 +5,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { jaegerConfig } from '../../services/lab/observe/jaeger-config.ts';
 import { eventually } from './eventually.ts';
 import type { AttributeValue, Span } from './spans.ts';
 
@@ -18,26 +19,10 @@ export interface Jaeger {
 
 /** Starts the `jaeger` of the PATH (2.x, https://www.jaegertracing.io/docs/latest/) and stops it after the test. */
 export async function startJaeger(t: TestContext): Promise<Jaeger> {
-  const [grpc, http, query, queryGrpc] = (await freePorts(4)) as [number, number, number, number];
+  const [grpc, http, query] = (await freePorts(3)) as [number, number, number];
   const folder = await mkdtemp(join(tmpdir(), 'tandem-jaeger-'));
   const config = join(folder, 'jaeger.json');
-  const at = (port: number) => ({ endpoint: `127.0.0.1:${port}` });
-  await writeFile(
-    config,
-    JSON.stringify({
-      service: {
-        extensions: ['jaeger_storage', 'jaeger_query'],
-        pipelines: { traces: { receivers: ['otlp'], exporters: ['jaeger_storage_exporter'] } },
-        telemetry: { metrics: { level: 'none' }, logs: { level: 'error' } },
-      },
-      extensions: {
-        jaeger_query: { storage: { traces: 'memory' }, grpc: at(queryGrpc), http: at(query) },
-        jaeger_storage: { backends: { memory: { memory: { max_traces: 1_000 } } } },
-      },
-      receivers: { otlp: { protocols: { grpc: at(grpc), http: at(http) } } },
-      exporters: { jaeger_storage_exporter: { trace_storage: 'memory' } },
-    }),
-  );
+  await writeFile(config, jaegerConfig({ otlpGrpc: grpc, otlpHttp: http, query }, 1_000));
   const child = spawn('jaeger', ['--config', config], { stdio: 'ignore' });
   const exited = once(child, 'exit');
   t.after(async () => {
@@ -107,7 +92,8 @@ function toSpan(span: JaegerSpan, processes: Processes): Span {
   };
 }
 
-async function freePorts(count: number): Promise<number[]> {
+/** Ports that nobody listened to just now. */
+export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
   await Promise.all(servers.map((server) => once(server, 'listening')));
   const ports = servers.map((server) => (server.address() as AddressInfo).port);
