@@ -7,7 +7,7 @@ import type { EventLoop } from './event-loop.ts';
 /** The longest that a call waits to be let in. */
 const maxWaitMs = 100;
 /** In an overload of the event loop, each turn takes new calls for so long; those of low priority for half of it. */
-const turnBudgetMs = 5;
+const turnBudgetMs = 25;
 /**
  * And so many whatever time it takes, half of them of low priority: where a turn is long without that many, the process is
  * starting or is given no CPU, and to shed its few calls would help nobody.
