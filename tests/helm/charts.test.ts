@@ -79,8 +79,8 @@ for (const tool of ['helm', 'helm4']) {
         if (await skipWithout(t, tool, helm)) return;
         const { code, stdout, stderr } = await template(tool, rendered, '--values', rendered.values);
         assert.equal(code, 0, stderr);
-        // Blank lines of a script are indented, too, and editors take that away.
-        const text = stdout.replace(/ +$/gm, '');
+        // Blank lines of a script are indented, too, and editors take that away; those between objects are not the charts'.
+        const text = stdout.replace(/ +$/gm, '').replace(/\n+(---\n|$)/g, '\n$1');
         if (process.env.UPDATE_GOLDENS) writeFileSync(rendered.golden, text);
         assert.equal(text, goldenOf(rendered));
       });
