@@ -284,7 +284,7 @@ const channel: Dashboard = {
 
 const gateway: Dashboard = {
   title: 'Tandem / gateway',
-  description: 'What the gateway does before it calls: admission, cache, tokens, streams.',
+  description: 'What the gateway does before it calls: admission, quotas, cache, tokens, streams.',
   rows: {
     Admission: [
       {
@@ -308,6 +308,23 @@ const gateway: Dashboard = {
         queries: {
           '{{upstream}} {{reason}} {{priority}}': `sum by (upstream, reason, priority) (${rate('tandem_admission_shed_total')})`,
         },
+      },
+    ],
+    Quotas: [
+      {
+        title: 'Requests with a quota, by result',
+        unit: 'reqps',
+        queries: { '{{policy}} {{result}}': `sum by (policy, result) (${rate('tandem_quota_requests_total')})` },
+      },
+      {
+        title: 'Gateways whose quotas Redis counts',
+        unit: 'short',
+        queries: { shared: `sum(tandem_quota_redis_ready{${ns}})`, all: `count(tandem_quota_redis_ready{${ns}})` },
+      },
+      {
+        title: 'Requests that Redis did not answer for',
+        unit: 'reqps',
+        queries: { '{{instance}}': rate('tandem_quota_redis_failures_total') },
       },
     ],
     Cache: [

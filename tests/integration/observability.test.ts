@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { startChild } from '../../services/lab/child.ts';
 import { projectFile, run, skipWithout } from '../harness/command.ts';
+import { readDocumentedMetrics } from '../harness/documented-metrics.ts';
 import { eventually } from '../harness/eventually.ts';
 
 const secret = 's3cret-0af7651916';
@@ -88,22 +89,6 @@ function readFamilies(text: string): Map<string, Family> {
   return families;
 }
 
-/** The rows of the tables of metrics, by their heading. */
-function readDocumented(): Map<string, Map<string, { readonly type: string; readonly labels: ReadonlySet<string> }>> {
-  const tables = new Map<string, Map<string, { type: string; labels: Set<string> }>>();
-  const [, metrics = ''] = readFileSync(projectFile('docs/observability.md'), 'utf8').split(
-    /^## (?=Metrics)|^## Logs/m,
-  );
-  for (const section of metrics.split(/^### /m).slice(1)) {
-    const rows = [...section.matchAll(/^\| `(\w+)` \| (\w+) \|(.*?)\|.*\|$/gm)].map(
-      ([, name = '', type = '', labels = '']) =>
-        [name, { type, labels: new Set([...labels.matchAll(/`(\w+)`/g)].map(([, label = '']) => label)) }] as const,
-    );
-    tables.set(section.split('\n', 1)[0] ?? '', new Map(rows));
-  }
-  return tables;
-}
-
 /** Reads of /proc, which only Linux has. */
 const onlyOnLinux = /^process_(virtual_memory_bytes|heap_bytes|open_fds|max_fds)$/;
 
@@ -111,7 +96,7 @@ test('docs/observability.md has each metric of both programs, and none that they
   const { greeter, gateway, send } = await startPair(t);
   await send('/v1/hello/Ada');
   await send('/v1/hello/Ada/stream?replyCount=2');
-  const documented = readDocumented();
+  const documented = readDocumentedMetrics();
   const both = documented.get('Both') ?? assert.fail('there is no table of both');
   for (const [program, heading] of [
     [gateway, 'Gateway'],

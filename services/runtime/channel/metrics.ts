@@ -197,6 +197,7 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
         if (found === undefined) {
           const labels = { ...ofChannel, endpoint };
           found = { attempts: endpointAttempts.labels(labels), failures: endpointFailures.labels(labels) };
+          found.failures.inc(0);
           byEndpoint.set(endpoint, found);
         }
         return found;
