@@ -70,7 +70,7 @@ LOCAL_CLUSTER := $(wildcard ../shared/cluster)
 export CLUSTER_UP ?= $(addsuffix /up,$(LOCAL_CLUSTER))
 
 e2e: installed cluster ## the tests on that cluster (10 minutes; CLUSTER_UP: the command that starts its API server)
-	@$(if $(LOCAL_CLUSTER),$(LOCAL_CLUSTER)/images && $(LOCAL_CLUSTER)/images-extra jaeger)
+	@$(if $(LOCAL_CLUSTER),$(LOCAL_CLUSTER)/images && $(LOCAL_CLUSTER)/images-extra jaeger prometheus)
 	@deploy/cluster.sh images $(E2E_TAG) greeter gateway dev
 	@exec $(RUN_TESTS) --test-concurrency=1 --test-timeout=900000 $(E2E)
 

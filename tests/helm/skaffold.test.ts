@@ -65,7 +65,16 @@ suite('skaffold.yaml', () => {
     assert.ok(validate(config), ajv.errorsText(validate.errors, { separator: '\n' }));
   });
 
-  for (const profiles of [[], ['prod'], ['jaeger'], ['debug'], ['backup'], ['jaeger', 'backup'], ['prod', 'jaeger']]) {
+  for (const profiles of [
+    [],
+    ['prod'],
+    ['jaeger'],
+    ['prometheus'],
+    ['debug'],
+    ['backup'],
+    ['jaeger', 'backup'],
+    ['prod', 'jaeger'],
+  ]) {
     test(`gives the charts values that they know: ${profiles.join(', ') || 'no profile'}`, async (t) => {
       if (await skipWithout(t, 'helm', ['version'])) return;
       for (const { name, chartPath, ...release } of withProfiles(profiles).deploy.helm.releases as readonly Release[]) {

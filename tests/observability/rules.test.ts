@@ -121,7 +121,7 @@ suite('queries', () => {
     for (const { where, expr, legend = '' } of queries) {
       const { metrics, grouping } = namesOf(expr);
       assert.ok(metrics.length > 0, `${where} names none`);
-      const all = new Set([...targetLabels]);
+      const all = new Set(targetLabels);
       for (const { name, labels } of metrics) {
         const has = known.get(name);
         assert.ok(has, `${where}: there is no ${name}`);
