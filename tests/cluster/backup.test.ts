@@ -41,7 +41,10 @@ guarantee('when all greeters are gone the backup release answers, no idempotent 
     const primariesAgainAfterMs = Date.now() - backMs;
     const ledger = await load.stop();
     // Before the last answer of a primary, where they overlap.
-    return { ...ledger, figures: { backupAfterMs: Math.max(0, firstMs - lastMs), primariesAgainAfterMs } };
+    return {
+      ...ledger,
+      figures: { ...ledger.figures, backupAfterMs: Math.max(0, firstMs - lastMs), primariesAgainAfterMs },
+    };
   },
   valid: ({ sent, ok }) => sent >= 300 && ok >= 100,
   holds: ({ failed, figures }) => failed === 0 && figures.backupAfterMs <= limitMs,

@@ -6,7 +6,7 @@ import { formatLedger } from '../harness/ledger.ts';
 import { skipWithoutCluster } from './cluster.ts';
 import { images } from './images.ts';
 import { helm } from './kubectl.ts';
-import { installPair, type Program, unary, type Values } from './pair.ts';
+import { gatewayConfig, installPair, type Program, unary, type Values } from './pair.ts';
 
 /** For how long the old pods are watched beside a new one that does not come up. */
 const watchedMs = 6_000;
@@ -35,9 +35,7 @@ const cases: readonly { what: string; program: Program; values: Values; reason: 
     what: 'a file with what no schema can know',
     program: 'gateway',
     values: {
-      config: {
-        upstreams: [{ name: 'greeter', targets: ['kubernetes:///greeter:grpc'], services: ['helloworld.Gretter'] }],
-      },
+      config: gatewayConfig({ services: ['helloworld.Gretter'] }),
     },
     reason: /Error|CrashLoopBackOff/,
     log: /upstreams\[0\]\.services\[0\] "helloworld\.Gretter" must be a service of the descriptors/,

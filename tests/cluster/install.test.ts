@@ -12,7 +12,8 @@ const skip = await skipWithoutCluster();
 test('installed from nothing into a restricted namespace', { skip }, async (t) => {
   const startedMs = Date.now();
   // As the charts are: nothing of the tests beside the images.
-  const pair = await installPair(t, 'install', { greeter: { resources: {} }, gateway: { resources: {} } });
+  const asTheyAre = { resources: {} };
+  const pair = await installPair(t, 'install', { greeter: asTheyAre, gateway: { ...asTheyAre, config: {} } });
   t.diagnostic(`both charts are ready after ${Date.now() - startedMs} ms`);
 
   await t.test('such a namespace refuses a pod of another kind', async () => {

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage } from 'node:http';
 import process from 'node:process';
 import { json } from 'node:stream/consumers';
 import { createGrpcJsClient } from '../harness/greeter-client.ts';
-import { createHttpCaller } from '../harness/http-caller.ts';
+import { createHttpCaller, shedCode } from '../harness/http-caller.ts';
 import type { Ledger, Outcome } from '../harness/ledger.ts';
 import { type Load, startLoad } from '../harness/load.ts';
 
@@ -54,7 +54,7 @@ export type LoadReport = LoadProgress & {
 };
 
 const port = 7000;
-const maxFailures = 20;
+const maxFailures = 5;
 
 interface Running {
   readonly load: Load;
@@ -82,7 +82,8 @@ function start(request: LoadRequest): Running {
       });
       replica.calls += 1;
       replica.lastMs = nowMs;
-    } else if (progress.failures.length < maxFailures) progress.failures.push({ atMs: nowMs, code: outcome.code });
+    } else if (outcome.code !== shedCode && progress.failures.length < maxFailures)
+      progress.failures.push({ atMs: nowMs, code: outcome.code });
     return outcome;
   }, request);
   return { load, progress };

@@ -49,11 +49,20 @@ export const shortStream = '/v1/hello/world/stream?replyCount=4&replyInterval=0.
 /** On a machine that is busy with the start of pods a call may take longer than the 2 s that it has by default. */
 const patient = { 'grpc-timeout': '8S' };
 
-/** A node of two cores has room for all. */
-const smallRequests = { requests: { cpu: '20m' } };
+/** A fixed limit of calls in flight: a machine that is busy with the start of pods is no overload of the greeters. */
+const concurrency = { min: 1_000, max: 1_000 };
+/** What the gateway is told, `upstream` beside what every test has. */
+export const gatewayConfig = (upstream: Values = {}) => ({
+  upstreams: [{ name: 'greeter', targets: ['kubernetes:///greeter:grpc'], concurrency, ...upstream }],
+});
+const ownValues: Readonly<Record<Program, Values>> = {
+  // A node of two cores has room for all.
+  greeter: { resources: { requests: { cpu: '20m' } } },
+  gateway: { resources: { requests: { cpu: '20m' } }, config: gatewayConfig() },
+};
 const rolloutTimeoutS = 120;
 
-/** Installs both charts with these values beside their defaults, and waits until all is ready. */
+/** Installs both charts with these values beside those of all tests, and waits until all is ready. */
 export async function installPair(
   t: TestContext,
   name: string,
@@ -82,7 +91,7 @@ export async function installPair(
     inNamespace('rollout', 'status', `deployment/${release}`, `--timeout=${rolloutTimeoutS}s`);
   const installChart = async (chart: string, release: string, program: Program, values: Values = {}) => {
     await helm(['upgrade', '--install', release, chart, '-n', namespace, '-f', '-'], {
-      input: JSON.stringify({ image: images[program], resources: smallRequests, ...values }),
+      input: JSON.stringify({ image: images[program], ...ownValues[program], ...values }),
     });
   };
   const install = async (program: Program) => {

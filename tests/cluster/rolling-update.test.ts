@@ -1,21 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { guarantee } from '../harness/guarantee.ts';
 import { skipWithoutCluster } from './cluster.ts';
-import { installPair, type Program, shortStream, unary } from './pair.ts';
+import { gatewayConfig, installPair, type Program, shortStream, unary } from './pair.ts';
 
 const skip = await skipWithoutCluster();
 const rolls = 3;
 
 /** So that retries hide nothing. */
-const withoutRetries = {
-  upstreams: [
-    {
-      name: 'greeter',
-      targets: ['kubernetes:///greeter:grpc'],
-      serviceConfig: { healthCheckConfig: { serviceName: '' } },
-    },
-  ],
-};
+const withoutRetries = gatewayConfig({ serviceConfig: { healthCheckConfig: { serviceName: '' } } });
 
 /** So long that each of them is open when a pod stops. */
 const longStream = '/v1/hello/world/stream?replyCount=75&replyInterval=0.2s';
@@ -59,7 +51,7 @@ for (const { program, paths, on, control } of cases) {
       });
       const { length: replicas } = await pair.pods(program);
       const load = await pair.load.start({
-        callsPerS: 100,
+        callsPerS: 80,
         maxMs: 300_000,
         maxInFlight: 1_000,
         http: pair.http(paths),
@@ -82,6 +74,7 @@ for (const { program, paths, on, control } of cases) {
       return {
         ...ledger,
         figures: {
+          ...ledger.figures,
           replicas,
           newPods: pods.size,
           longStreams: streamLedger.sent,

@@ -13,6 +13,9 @@ export interface HttpCaller extends Disposable {
 
 const timeoutMs = 10_000;
 
+/** What a call ends with that a gateway has not let in, since it had more than it could take. */
+export const shedCode = 'shed';
+
 export interface HttpCallerOptions {
   /** Defaults to this machine. */
   readonly host?: string;
@@ -60,6 +63,7 @@ function request(options: RequestOptions): Promise<IncomingMessage> {
 async function outcomeOf(response: IncomingMessage): Promise<Outcome> {
   const body = await text(response);
   const { statusCode, headers } = response;
+  if (statusCode === 503 && body.includes('"OVERLOADED"')) return { code: shedCode };
   if (statusCode !== 200) return { code: `HTTP ${statusCode}` };
   if (headers['content-type'] === 'application/x-ndjson') {
     const [, code] = /^\{"status":\{"code":(\d+).*\n$/m.exec(body) ?? [];
