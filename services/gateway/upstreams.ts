@@ -131,7 +131,7 @@ function openUpstream(
   const admission = createAdmission({
     bounds: config.concurrency ?? defaultBounds,
     eventLoop,
-    waitingCalls: () => channel.waitingCalls,
+    idleCalls: () => channel.idleCalls,
     onShed(reason, priority) {
       countShed(reason, priority);
       const nowMs = performance.now();

@@ -7,7 +7,7 @@ import type { EventLoop } from './event-loop.ts';
 /** The longest that a call waits to be let in. */
 const maxWaitMs = 100;
 /** In an overload of the event loop, each turn takes new calls for so long; those of low priority for half of it. */
-const turnBudgetMs = 25;
+const turnBudgetMs = 100;
 /**
  * And so many whatever time it takes, half of them of low priority: where a turn is long without that many, the process is
  * starting or is given no CPU, and to shed its few calls would help nobody.
@@ -64,16 +64,16 @@ export interface AdmissionSnapshot {
  * Lets in calls up to a limit that is learned. As many wait, at most 100 ms and no longer than their deadline, those of
  * high priority first; the others are shed: UNAVAILABLE, never sent, with a RetryInfo. While the event loop of the gateway
  * is overloaded calls are shed before that, so that those which are let in are quick. A call holds its place with all its
- * attempts. One that waits for a replica to become ready loads nobody, and has none.
+ * attempts. One that waits for a replica to become ready, or between two attempts, loads nobody, and has none.
  */
 export function createAdmission(options: {
   readonly bounds: ConcurrencyBounds;
   readonly eventLoop: EventLoop;
-  /** How many of the calls that were let in wait for a replica to become ready. */
-  readonly waitingCalls: () => number;
+  /** Calls that were let in and now load nobody: they wait for a replica to become ready, or for their next attempt. */
+  readonly idleCalls: () => number;
   readonly onShed?: (reason: ShedReason, priority: Priority) => void;
 }): Admission {
-  const { bounds, eventLoop, waitingCalls, onShed } = options;
+  const { bounds, eventLoop, idleCalls, onShed } = options;
   const limit = createConcurrencyLimit(bounds);
   const queues = { high: new Set<AdmittedCall>(), low: new Set<AdmittedCall>() };
   const shedCounts = Object.fromEntries(shedReasons.map((reason) => [reason, { high: 0, low: 0 }])) as Record<
@@ -123,7 +123,7 @@ export function createAdmission(options: {
   };
 
   function loading(): number {
-    return inFlight - waitingCalls();
+    return inFlight - idleCalls();
   }
 
   function hasRoom(): boolean {

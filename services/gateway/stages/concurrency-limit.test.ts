@@ -88,6 +88,11 @@ function simulate(bounds: Partial<ConcurrencyBounds> = {}) {
   };
 }
 
+/** How long a call waits at the upstream when as many are in flight as may be. */
+function queueMs({ limit, upstream }: ReturnType<typeof simulate>): number {
+  return Math.round((limit.learned / upstream.capacity - 1) * upstream.workMs);
+}
+
 test('sheds nothing of what the upstream can do, and leaves the limit where it is while there is little load', () => {
   const { run, limit } = simulate();
   assert.equal(run(100, 60_000).shed, 0);
@@ -99,7 +104,7 @@ test('lets in three times the load as far as the upstream gets it done, and no m
   sim.run(800, 5_000); // 80 % of what it can do
   const { goodputPerS } = sim.run(3_000, 30_000);
   assert.ok(goodputPerS >= 980, `${goodputPerS}/s of 1000/s`);
-  assert.ok(sim.limit.learned <= 20 * 4, `limit ${sim.limit.learned} for a capacity of 20`);
+  assert.ok(queueMs(sim) <= 250, `calls wait ${queueMs(sim)} ms`);
 });
 
 test('finds the limit of an upstream that it only ever knew overloaded', () => {
@@ -110,7 +115,7 @@ test('finds the limit of an upstream that it only ever knew overloaded', () => {
     sim.run(3 * peakPerS, 60_000);
     const { goodputPerS } = sim.run(3 * peakPerS, 60_000);
     assert.ok(goodputPerS >= 0.95 * peakPerS, `capacity ${capacity}: ${goodputPerS}/s of ${peakPerS}/s`);
-    assert.ok(sim.limit.learned <= capacity * 4, `capacity ${capacity}: limit ${sim.limit.learned}`);
+    assert.ok(queueMs(sim) <= 350, `capacity ${capacity}: calls wait ${queueMs(sim)} ms`);
   }
 });
 
@@ -120,7 +125,7 @@ test('follows a capacity that falls and comes back', () => {
   sim.run(9_000, 10_000);
   sim.upstream.capacity = 20;
   sim.run(9_000, 5_000);
-  assert.ok(sim.limit.learned <= 100, `limit ${sim.limit.learned} for 20`);
+  assert.ok(queueMs(sim) <= 250, `calls wait ${queueMs(sim)} ms`);
   sim.upstream.capacity = 200;
   sim.run(9_000, 5_000);
   assert.ok(sim.run(9_000, 10_000).goodputPerS >= 9_000 * 0.95);
@@ -179,7 +184,7 @@ test('takes a method that it first sees under load for one that waits like the o
   const half = (index: number) => (index % 2 === 0 ? { method: fast, workMs: 20 } : { method: slow, workMs: 20 });
   sim.run(3_000, 1_000, half);
   const { 'test.Service/Slow': slowMs = 0 } = sim.limit.baselinesMs();
-  assert.ok(slowMs > 15 && slowMs < 30, `${slowMs} ms`);
+  assert.ok(slowMs > 15 && slowMs < 75, `${slowMs} ms`);
 });
 
 test('counts calls that nobody waited for as slow, unless they were given up early', () => {

@@ -32,11 +32,11 @@ const initialLimit = 32;
 /** A latency of so many times the unloaded one, plus the slack, is where calls begin to wait for each other. */
 const tolerance = 1.5;
 /** What a busy scheduler or a garbage collection may add: no overload. */
-const slackMs = 25;
+const slackMs = 50;
 /** Up to this share of the tolerated latency there is room for twice as many calls. */
 const calmRatio = 0.8;
-/** Up to so many times the tolerated latency the limit is about where it will stay. */
-const settledRatio = 1.5;
+/** A limit that shrinks by less is about where it will stay. */
+const settledShare = 0.8;
 /** With at most this share of the limit in flight calls do not wait for each other: what they take is the unloaded latency. */
 const lightShare = 1 / 4;
 /** With no more than this share in flight the limit holds nobody back, and needs not grow. */
@@ -123,11 +123,12 @@ export function createConcurrencyLimit(
     if (ratio === undefined) return;
     const shrunk = learned * Math.min(1, Math.max(0.5, 1 / ratio));
     const next = !isBinding ? shrunk : ratio <= calmRatio ? 2 * learned : shrunk + Math.sqrt(learned);
+    const isSettled = next >= settledShare * learned;
     learned = Math.min(max, Math.max(min, Math.floor(next)));
     probeAtMs ??= now + firstProbeMs;
     if (now < probeAtMs || learned === max || (isMeasured && ratio <= calmRatio)) return;
     // On its way down it is still too high for a quarter of it to be little.
-    if (learned > min && ratio > settledRatio) return;
+    if (learned > min && !isSettled) return;
     probeIntervalMs = Math.min(2 * probeIntervalMs, maxProbeIntervalMs);
     // A multiple of the interval, and not so often that it would cost what it is to save.
     probeAtMs = Math.ceil((now + Math.max(probeIntervalMs / 2, 20 * recentMs)) / probeIntervalMs) * probeIntervalMs;

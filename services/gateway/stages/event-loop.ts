@@ -26,8 +26,8 @@ export interface LoopClock {
   cpu(): number;
 }
 
-/** A turn that works for longer than this has kept some request waiting so long. */
-const longTurnMs = 25;
+/** A turn that works for longer than this has kept some request waiting so long: as long as a call may wait to be let in. */
+const longTurnMs = 100;
 /** For how long all turns must be long: a garbage collection or one large body is a single one, and a cold process starts so. */
 const sustainedMs = 500;
 /** The same for as long after an overload as it may come back. */
@@ -38,7 +38,7 @@ const waitMs = 1;
 
 /**
  * Watches each turn of the event loop, without making it turn. Where its turns stay long there is a standing queue, as
- * CoDel (RFC 8289) finds one: by a time in which the shortest delay was above 25 ms, and sooner where there was one lately.
+ * CoDel (RFC 8289) finds one: by a time in which the shortest delay was above 100 ms, and sooner where there was one lately.
  */
 export function createEventLoop(clock: LoopClock = threadClock): EventLoop {
   let immediate: NodeJS.Immediate | undefined;

@@ -319,10 +319,13 @@ test('stops between attempts when it is cancelled', async () => {
   });
   const recorded = startCall(attempts, unary);
   recorded.call.write(Buffer.from('ping'), true);
+  assert.equal(attempts.pausing, 0);
   (await attempt(0)).ends(unavailable);
+  assert.equal(attempts.pausing, 1);
   recorded.call.cancel(Code.CANCELLED, 'left');
   assert.equal((await recorded.status).code, Code.CANCELLED);
   assert.equal(started().length, 1);
+  assert.equal(attempts.pausing, 0);
 });
 
 test('keeps at most 1 MiB of a request for another attempt', async () => {

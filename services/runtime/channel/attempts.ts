@@ -38,6 +38,8 @@ export interface AttemptsOptions {
 export interface Attempts extends Caller {
   /** Calls that wait for an endpoint to become ready. */
   readonly waiting: number;
+  /** Calls that wait for the time of their next attempt. */
+  readonly pausing: number;
   /** To be called when the endpoints have changed: waiting calls pick again. */
   repick(): void;
 }
@@ -49,6 +51,7 @@ export interface Attempts extends Caller {
  */
 export function createAttempts(options: AttemptsOptions): Attempts {
   const waiting = new Set<AttemptedCall>();
+  const pausing = new Set<AttemptedCall>();
   const configs = new WeakMap<Method, MethodConfig>();
   const configOf = (method: Method) => {
     let config = configs.get(method);
@@ -59,8 +62,11 @@ export function createAttempts(options: AttemptsOptions): Attempts {
     get waiting() {
       return waiting.size;
     },
+    get pausing() {
+      return pausing.size;
+    },
     start(start, observer) {
-      const call = new AttemptedCall(options, waiting, configOf(start.method), start, observer);
+      const call = new AttemptedCall(options, waiting, pausing, configOf(start.method), start, observer);
       call.begin('first');
       return call;
     },
@@ -76,6 +82,7 @@ export function createAttempts(options: AttemptsOptions): Attempts {
 class AttemptedCall implements Call {
   private readonly options: AttemptsOptions;
   private readonly waiting: Set<AttemptedCall>;
+  private readonly pausing: Set<AttemptedCall>;
   private readonly config: MethodConfig;
   private readonly callStart: CallStart;
   private readonly observer: CallObserver;
@@ -104,12 +111,14 @@ class AttemptedCall implements Call {
   constructor(
     options: AttemptsOptions,
     waiting: Set<AttemptedCall>,
+    pausing: Set<AttemptedCall>,
     config: MethodConfig,
     start: CallStart,
     observer: CallObserver,
   ) {
     this.options = options;
     this.waiting = waiting;
+    this.pausing = pausing;
     this.config = config;
     this.callStart = start;
     this.observer = observer;
@@ -120,6 +129,7 @@ class AttemptedCall implements Call {
   /** Picks a connection and sends the call there, or waits for one. Used again for each attempt. */
   begin(reason: AttemptReason): void {
     if (this.ended) return;
+    this.pausing.delete(this);
     this.nextReason = reason;
     const nowMs = performance.now();
     const start = this.nextStart(nowMs);
@@ -256,8 +266,9 @@ class AttemptedCall implements Call {
 
   private schedule(reason: AttemptReason, delayMs: number): void {
     clearTimeout(this.timer);
-    if (delayMs === 0) this.begin(reason);
-    else this.timer = setTimeout(() => this.begin(reason), delayMs);
+    if (delayMs === 0) return this.begin(reason);
+    this.pausing.add(this);
+    this.timer = setTimeout(() => this.begin(reason), delayMs);
   }
 
   /** How long to wait before the next attempt that policy and budget allow; `undefined` if they allow none. */
@@ -395,6 +406,7 @@ class AttemptedCall implements Call {
     this.ended = true;
     clearTimeout(this.timer);
     this.waiting.delete(this);
+    this.pausing.delete(this);
     queueMicrotask(() => this.finish(status));
   }
 

@@ -49,8 +49,8 @@ export interface Channel extends Caller {
   readonly target: string;
   /** READY when at least one replica can take a call. */
   readonly state: ConnectionState;
-  /** Calls that wait for an endpoint to become ready. */
-  readonly waitingCalls: number;
+  /** Calls of which no attempt is under way: they wait for an endpoint to become ready, or for their next attempt. */
+  readonly idleCalls: number;
   /** Starts to resolve and connect, ahead of the first call. Once. */
   connect(): void;
   /** Returns the function that ends it. */
@@ -153,8 +153,8 @@ export function createChannel(options: ChannelOptions): Channel {
     get state() {
       return state;
     },
-    get waitingCalls() {
-      return attempts.waiting;
+    get idleCalls() {
+      return attempts.waiting + attempts.pausing;
     },
     start: attempts.start,
     connect: () => priority.connect(),
