@@ -13,7 +13,7 @@ const cases: {
   slices: EndpointSliceObject[];
   port?: string;
   endpoints: Record<string, string[]>;
-  ready?: boolean;
+  notReady?: string[];
 }[] = [
   { name: 'no slice: no endpoint', slices: [], endpoints: {} },
   {
@@ -44,17 +44,18 @@ const cases: {
     endpoints: { a: ['10.0.0.1:50051'] },
   },
   {
-    name: 'those that serve while they terminate, when none is ready',
+    name: 'those that serve while they terminate, and those that are not ready, when none is',
     slices: [
       endpointSlice('x', {
         endpoints: [podEndpoint('b', '10.0.0.2', notReady), podEndpoint('c', '10.0.0.3', draining)],
       }),
       endpointSlice('y', { endpoints: [podEndpoint('d', '10.0.0.4', dying)] }),
     ],
-    endpoints: { c: ['10.0.0.3:50051'] },
+    endpoints: { b: ['10.0.0.2:50051'], c: ['10.0.0.3:50051'] },
+    notReady: ['b'],
   },
   {
-    name: 'those that are not ready, when nobody is and nobody serves, but not those that go',
+    name: 'those that are not ready, when nobody is, but not those that go',
     slices: [
       endpointSlice('x', {
         endpoints: [
@@ -65,7 +66,7 @@ const cases: {
       }),
     ],
     endpoints: { b: ['10.0.0.2:50051'], c: ['10.0.0.3:50051'] },
-    ready: false,
+    notReady: ['b', 'c'],
   },
   {
     name: 'a condition that is not said: ready, and able to serve',
@@ -152,11 +153,14 @@ const cases: {
   },
 ];
 
-for (const { name, slices, port = 'grpc', endpoints, ready: allReady = true } of cases) {
+for (const { name, slices, port = 'grpc', endpoints, notReady = [] } of cases) {
   test(name, () => {
     const found = toEndpoints(slices, port);
     assert.deepEqual(Object.fromEntries(found.map(({ id, addresses }) => [id, addresses])), endpoints);
-    assert.ok(found.every(({ ready = true }) => ready === allReady));
+    assert.deepEqual(
+      found.filter(({ ready }) => ready === false).map(({ id }) => id),
+      notReady,
+    );
     assert.equal(new Set(found.map(({ id }) => id)).size, found.length, 'no id is there twice');
     assert.deepEqual(toEndpoints(slices.toReversed(), port), found, 'the order of slices does not matter');
   });

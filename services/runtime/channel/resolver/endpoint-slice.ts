@@ -39,11 +39,11 @@ interface Replica {
 
 /**
  * The replicas that a Service's slices list: those that are ready or, when none is, those that still serve while they
- * terminate. When there are none of these either it is all that are not ready, with the word that they are not: a cluster
- * calls every pod of a node so once it has not heard of the node for a while, as after an API server that hung, however well
- * the pods may be. Addresses of both families, and of several slices while the cluster moves endpoints between them, are one
- * endpoint when they name one pod. Its conditions count for all its addresses, since slices change one after the other:
- * a pod would otherwise lose and regain an address, and with it its connection, each time it comes or goes.
+ * terminate, and those that are not ready, with the word that they are not: a cluster calls every pod of a node so once it
+ * has not heard of the node for a while, as after an API server that hung, however well the pods may be. Addresses
+ * of both families, and of several slices while the cluster moves endpoints between them, are one endpoint when they name one
+ * pod. Its conditions count for all its addresses, since slices change one after the other: a pod would otherwise lose and
+ * regain an address, and with it its connection, each time it comes or goes.
  *
  * `port` is the name that the Service gave the port, or a number, which is used as it is.
  *
@@ -88,13 +88,11 @@ export function toEndpoints(slices: Iterable<EndpointSlice>, port: string): Endp
     throw new Error(`no port is named "${port}", there is ${[...otherPorts].sort().join(', ') || 'none'}`);
   const all = [...replicas];
   const ready = all.filter(([, replica]) => replica.ready);
-  const draining = all.filter(([, replica]) => replica.draining);
-  const others = all.filter(([, { terminating }]) => !terminating);
-  const [chosen] = [ready, draining, others].filter((group) => group.length > 0);
-  return (chosen ?? [])
-    .map(([id, { ipv4, ipv6 }]) => {
+  const chosen = ready.length > 0 ? ready : all.filter(([, { draining, terminating }]) => draining || !terminating);
+  return chosen
+    .map(([id, { ipv4, ipv6, ready, draining }]) => {
       const addresses = [...[...ipv4].sort(), ...[...ipv6].sort()];
-      return chosen === others ? { id, addresses, ready: false } : { id, addresses };
+      return ready || draining ? { id, addresses } : { id, addresses, ready: false };
     })
     .sort((a, b) => (a.id < b.id ? -1 : 1));
 }
