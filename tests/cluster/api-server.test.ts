@@ -76,7 +76,9 @@ test('traffic flows on without the API server, and new pods are found when it is
       await eventually('the API server answers', hasAnswer, { timeoutMs: 60_000 });
       // What an API server that comes back makes of nodes and pods that it has not heard of.
       await delay(5_000);
-      await pair.settled('greeter');
+      await eventually('all are ready', async () => (await readyPods(pair.namespace)).length === 3, {
+        timeoutMs: 180_000,
+      });
       const [victim] = await pair.pods('greeter');
       const old = new Set((await pair.pods('greeter')).map(({ metadata }) => metadata.name));
       await pair.kubectl('delete', 'pod', victim?.metadata.name ?? '');

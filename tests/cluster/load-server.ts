@@ -4,7 +4,7 @@ import { json } from 'node:stream/consumers';
 import { createGrpcJsClient } from '../harness/greeter-client.ts';
 import { createHttpCaller, shedCode } from '../harness/http-caller.ts';
 import type { Ledger, Outcome } from '../harness/ledger.ts';
-import { type Load, startLoad } from '../harness/load.ts';
+import { type Load, sendInTurn, startLoad } from '../harness/load.ts';
 
 /*
  * Runs in a pod: sends loads from inside the cluster, as it is told over HTTP. It goes on while nobody can reach it.
@@ -19,6 +19,8 @@ export type LoadRequest = {
   readonly callsPerS: number;
   readonly maxMs: number;
   readonly maxInFlight?: number;
+  /** False: without calls ahead, for calls that last. */
+  readonly warm?: boolean;
 } & (
   | {
       /** Through the gateway, the paths in turn; every fourth call over a new connection. */
@@ -54,6 +56,10 @@ export type LoadReport = LoadProgress & {
 };
 
 const port = 7000;
+/** What takes longer has been lost: calls have deadlines of 8 s. */
+const timeoutMs = 30_000;
+/** Calls one after the other ahead of a load: neither it nor what it meets should be cold. */
+const warmUpCalls = 50;
 const maxFailures = 5;
 
 interface Running {
@@ -67,9 +73,10 @@ interface Running {
 
 const loads = new Map<string, Running>();
 
-function start(request: LoadRequest): Running {
+async function start(request: LoadRequest): Promise<Running> {
   const progress: Running['progress'] = { answered: 0, replicas: {}, failures: [] };
   const send = senderOf(request);
+  await sendInTurn(send, request.warm === false ? 0 : warmUpCalls);
   const load = startLoad(async () => {
     const outcome = await send();
     const nowMs = Math.round(performance.timeOrigin + performance.now());
@@ -97,8 +104,8 @@ function senderOf(request: LoadRequest): () => Promise<Outcome> {
     return () => client.hello();
   }
   const { host, port, paths, headers } = request.http;
-  const kept = createHttpCaller([port], { host, headers });
-  const fresh = createHttpCaller([port], { host, headers, keepAlive: false });
+  const kept = createHttpCaller([port], { host, headers, timeoutMs });
+  const fresh = createHttpCaller([port], { host, headers, timeoutMs, keepAlive: false });
   let calls = 0;
   return () => {
     const caller = calls % 4 === 3 ? fresh : kept;
@@ -119,7 +126,7 @@ async function stop({ load, progress }: Running): Promise<LoadReport> {
 async function answer(request: IncomingMessage): Promise<unknown> {
   const { method, url = '' } = request;
   if (method === 'POST') {
-    loads.set(url, start((await json(request)) as LoadRequest));
+    loads.set(url, await start((await json(request)) as LoadRequest));
     return {};
   }
   const running = loads.get(url);

@@ -60,6 +60,7 @@ for (const { program, paths, on, control } of cases) {
         callsPerS: 5,
         maxMs: 300_000,
         maxInFlight: 20,
+        warm: false,
         http: pair.http([longStream], {}),
       });
       const pods = new Set<string>();

@@ -11,8 +11,6 @@ export interface HttpCaller extends Disposable {
   use(ports: readonly number[]): void;
 }
 
-const timeoutMs = 10_000;
-
 /** What a call ends with that a gateway has not let in, since it had more than it could take. */
 export const shedCode = 'shed';
 
@@ -21,13 +19,15 @@ export interface HttpCallerOptions {
   readonly host?: string;
   /** Whether connections are kept for the next call. Defaults to true. */
   readonly keepAlive?: boolean;
+  /** How long a connection may be silent. Defaults to 10 s. */
+  readonly timeoutMs?: number;
   /** Of each request. Defaults to none. */
   readonly headers?: Readonly<Record<string, string>>;
 }
 
 export function createHttpCaller(
   ports: readonly number[],
-  { host = '127.0.0.1', keepAlive = true, headers = {} }: HttpCallerOptions = {},
+  { host = '127.0.0.1', keepAlive = true, timeoutMs = 10_000, headers = {} }: HttpCallerOptions = {},
 ): HttpCaller {
   const agent = new Agent({ keepAlive });
   let used = ports;
@@ -52,10 +52,10 @@ export function createHttpCaller(
   };
 }
 
-function request(options: RequestOptions): Promise<IncomingMessage> {
+function request(options: RequestOptions & { readonly timeout: number }): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const sent = get(options, resolve);
-    sent.once('timeout', () => sent.destroy(new Error(`no reply within ${timeoutMs} ms`)));
+    sent.once('timeout', () => sent.destroy(new Error(`no reply within ${options.timeout} ms`)));
     sent.once('error', reject);
   });
 }
