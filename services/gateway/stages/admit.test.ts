@@ -19,8 +19,8 @@ interface Asked {
   status: CallStatus | undefined;
 }
 
-/** An admission of a fixed limit, before an upstream whose calls the test ends. Its clock is that of the test. */
-function createDoor(t: TestContext, max: number) {
+/** An admission of a limit that is fixed unless `min` is less, before an upstream whose calls the test ends, by its own clock. */
+function createDoor(t: TestContext, max: number, min = max) {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   let now = 1_000;
   t.mock.method(performance, 'now', () => now);
@@ -28,7 +28,7 @@ function createDoor(t: TestContext, max: number) {
   const sheds: [ShedReason, Priority][] = [];
   const inside: { observer: CallObserver; start: CallStart; heard: unknown[] }[] = [];
   const admission = createAdmission({
-    bounds: { min: max, max },
+    bounds: { min, max },
     eventLoop: {
       get overloaded() {
         return loop.overloaded;
@@ -271,4 +271,23 @@ test('where more are in flight than the limit, every other call that ends lets i
   end(3);
   assert.equal(inside.length, 7);
   await pass(100);
+});
+
+test('sheds nothing for a measurement, however long a call takes', async (t) => {
+  const { ask, inside, end, sheds, pass, admission } = createDoor(t, 1_000, 4);
+  const dueMs: number[] = [];
+  let ended = 0;
+  let measured = 0;
+  for (let i = 0; i < 30; i++) ask('high', 10_000);
+  for (let nowMs = 0; nowMs < 10_000; nowMs += 10) {
+    while (dueMs.length < inside.length) dueMs.push(nowMs + 200);
+    await pass(10);
+    if (admission.snapshot().measuring) measured++;
+    for (; (dueMs[ended] ?? Number.POSITIVE_INFINITY) <= nowMs; ended++) {
+      end(ended);
+      ask('high', 10_000);
+    }
+  }
+  assert.ok(measured > 0, 'it measured');
+  assert.deepEqual(sheds, []);
 });

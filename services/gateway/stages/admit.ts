@@ -93,13 +93,14 @@ export function createAdmission(options: {
       if (hasRoom() && queues.high.size + queues.low.size === 0) return letIn(call);
       if (!makePlace(priority)) return call.shed('queue-full');
       queues[priority].add(call);
-      call.wait(Math.min(maxWaitMs, deadlineMs - performance.now()));
+      call.wait();
       // Room is made by more than calls that end: the limit grows, and calls come to wait for a replica.
       letInWaiting();
     },
     leave(call) {
       queues[call.callStart.priority].delete(call);
     },
+    isMeasuring: () => limit.current < limit.learned,
     ended(call, status) {
       inFlight--;
       const { code } = status;
@@ -186,7 +187,7 @@ export function createAdmission(options: {
     snapshot: () => ({
       limit: limit.learned,
       ...bounds,
-      measuring: limit.current < limit.learned,
+      measuring: door.isMeasuring(),
       inFlight: loading(),
       queued: { high: queues.high.size, low: queues.low.size },
       shed: shedCounts,
@@ -198,6 +199,8 @@ export function createAdmission(options: {
 interface Door {
   enter(call: AdmittedCall): void;
   leave(call: AdmittedCall): void;
+  /** Those who wait do so for the measurement, which is none of their doing. */
+  isMeasuring(): boolean;
   ended(call: AdmittedCall, status: CallStatus): void;
   shed(reason: ShedReason, priority: Priority): void;
 }
@@ -238,14 +241,18 @@ class AdmittedCall implements Call, CallObserver {
     else if (this.requestEnded) call.end();
   }
 
-  wait(forMs: number): void {
-    this.timer = setTimeout(() => {
-      if (performance.now() < this.callStart.deadlineMs) return this.shed('queue-timeout');
-      this.door.leave(this);
-      this.finishSoon(
-        localStatus(Code.DEADLINE_EXCEEDED, 'the deadline of the call passed before it was let in', 'no'),
-      );
-    }, forMs);
+  wait(): void {
+    const { deadlineMs } = this.callStart;
+    this.timer = setTimeout(
+      () => {
+        if (performance.now() < deadlineMs) return this.door.isMeasuring() ? this.wait() : this.shed('queue-timeout');
+        this.door.leave(this);
+        this.finishSoon(
+          localStatus(Code.DEADLINE_EXCEEDED, 'the deadline of the call passed before it was let in', 'no'),
+        );
+      },
+      Math.min(maxWaitMs, deadlineMs - performance.now()),
+    );
   }
 
   shed(reason: ShedReason): void {
