@@ -67,16 +67,16 @@ guarantee('under least request a replica that is ten times slower gets at most 6
         }),
       },
     });
-    for (const name of ['a', 'b']) await setFaults(adminPort(name), { delayMs: 200, jitterMs: 200 });
-    await setFaults(adminPort('c'), { delayMs: 2_000, jitterMs: 2_000 });
+    for (const name of ['a', 'b']) await setFaults(adminPort(name), { delayMs: 100, jitterMs: 100 });
+    await setFaults(adminPort('c'), { delayMs: 1_000, jitterMs: 1_000 });
     const caller = use(createHttpCaller([gatewayPort()]));
     const gatewayAdmin = lab.gateways[0]?.serving?.adminPort ?? 0;
     const attempts = (endpoint?: string) =>
       sumOfMetric(gatewayAdmin, 'tandem_channel_endpoint_attempts_total', endpoint === undefined ? {} : { endpoint });
     const [, , slow] = addresses();
     const picks = async () => ({ all: await attempts(), slow: await attempts(slow) });
-    // More than it can be: so many are in flight all the time.
-    const load = startLoad(() => caller.get('/v1/hello/world'), { callsPerS: 10_000, maxInFlight: 64 });
+    // More than it can be: so many are in flight all the time. No more than a gateway lets in before it has learned more.
+    const load = startLoad(() => caller.get('/v1/hello/world'), { callsPerS: 10_000, maxInFlight: 30 });
     // The first calls are spread before any answer tells who is slow.
     await delay(4_000);
     const before = await picks();
