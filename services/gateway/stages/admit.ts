@@ -88,7 +88,7 @@ export function createAdmission(options: {
 
   const door: Door = {
     enter(call) {
-      const { priority, deadlineMs } = call.callStart;
+      const { priority } = call.callStart;
       if (eventLoop.overloaded && !hasTime(priority)) return call.shed('event-loop');
       if (hasRoom() && queues.high.size + queues.low.size === 0) return letIn(call);
       if (!makePlace(priority)) return call.shed('queue-full');
