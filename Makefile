@@ -70,7 +70,7 @@ export E2E_TAG ?= e2e
 LOCAL_CLUSTER := $(wildcard ../shared/cluster)
 export CLUSTER_UP ?= $(addsuffix /up,$(LOCAL_CLUSTER))
 
-e2e: installed cluster ## the tests on that cluster (10 minutes; CLUSTER_UP: the command that starts its API server)
+e2e: installed cluster ## the tests on that cluster (17 minutes; CLUSTER_UP: the command that starts its API server)
 	@$(if $(LOCAL_CLUSTER),$(LOCAL_CLUSTER)/images && $(LOCAL_CLUSTER)/images-extra jaeger prometheus)
 	@deploy/cluster.sh images $(E2E_TAG) greeter gateway dev
 	@set -e; for files in $(E2E); do $(RUN_TESTS) --test-timeout=900000 "$$files"; done
