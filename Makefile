@@ -61,8 +61,9 @@ deploy: cluster ## build the images and install both charts there (NAMESPACE=tan
 undeploy: ## remove what make deploy installed
 	@deploy/cluster.sh undeploy
 
-# That with the API server has the cluster for itself.
-E2E ?= 'tests/cluster/!(api-server).test.ts' tests/cluster/api-server.test.ts
+# Two files at a time, and then those that take all of a small machine, or its API server, by themselves.
+E2E_ALONE := rolling-update scaling api-server
+E2E ?= 'tests/cluster/!(rolling-update|scaling|api-server).test.ts' $(E2E_ALONE:%=tests/cluster/%.test.ts)
 export E2E_IMAGES = $(or $(IMAGES),tandem)
 export E2E_TAG ?= e2e
 
