@@ -43,7 +43,7 @@ guarantee('when all greeters are gone the backup release answers, no idempotent 
     // Before the last answer of a primary, where they overlap.
     return {
       ...ledger,
-      figures: { ...ledger.figures, backupAfterMs: Math.max(0, firstMs - lastMs), primariesAgainAfterMs },
+      figures: { backupAfterMs: Math.max(0, firstMs - lastMs), primariesAgainAfterMs },
     };
   },
   valid: ({ sent, ok }) => sent >= 300 && ok >= 100,

@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
 import { projectFile } from '../harness/command.ts';
-import { shedCode } from '../harness/http-caller.ts';
 import type { Ledger } from '../harness/ledger.ts';
 import { images } from './images.ts';
 import { kubectl } from './kubectl.ts';
@@ -10,12 +9,9 @@ import type { LoadProgress, LoadReport, LoadRequest } from './load-server.ts';
 /** A load that a pod sends. */
 export interface PodLoad {
   progress(): Promise<LoadProgress>;
-  /** Ends it. What failed first is printed. Calls that were shed are a figure of their own. */
-  stop(): Promise<Ledger & { readonly figures: { readonly shed: number } }>;
+  /** Ends it. What failed first is printed. */
+  stop(): Promise<Ledger>;
 }
-
-/** Gateways that get too little of a busy machine's CPU shed calls: not what these tests are about, up to this share. */
-const maxShedShare = 0.1;
 
 export interface LoadPod {
   start(request: LoadRequest): Promise<PodLoad>;
@@ -61,17 +57,10 @@ export async function startLoadPod(t: TestContext, namespace: string): Promise<L
         async stop() {
           const { ledger, failures } = JSON.parse(await kubectl(['delete', '--raw', path])) as LoadReport;
           for (const { atMs, code } of failures) t.diagnostic(`failed at ${new Date(atMs).toISOString()}: ${code}`);
-          const { [shedCode]: shed = 0, ...codes } = ledger.codes;
-          const sent = ledger.sent - shed;
-          if (shed > sent * maxShedShare)
-            throw new Error(`the machine is too busy: ${shed} of ${ledger.sent} calls shed`);
           return {
             ...ledger,
-            sent,
-            failed: ledger.failed - shed,
-            codes: new Map(Object.entries(codes)),
+            codes: new Map(Object.entries(ledger.codes)),
             servedBy: new Map(Object.entries(ledger.servedBy)),
-            figures: { shed },
           };
         },
       };

@@ -75,7 +75,6 @@ for (const { program, paths, on, control } of cases) {
       return {
         ...ledger,
         figures: {
-          ...ledger.figures,
           replicas,
           newPods: pods.size,
           longStreams: streamLedger.sent,

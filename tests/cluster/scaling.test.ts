@@ -65,7 +65,6 @@ guarantee(
       return {
         ...ledger,
         figures: {
-          ...ledger.figures,
           pods: readyMs.size,
           firstCallMs,
           unevenPercent: unevenPercent([...readyMs.keys()], from, to),

@@ -11,9 +11,6 @@ export interface HttpCaller extends Disposable {
   use(ports: readonly number[]): void;
 }
 
-/** What a call ends with that a gateway has not let in, since it had more than it could take. */
-export const shedCode = 'shed';
-
 export interface HttpCallerOptions {
   /** Defaults to this machine. */
   readonly host?: string;
@@ -63,7 +60,7 @@ function request(options: RequestOptions & { readonly timeout: number }): Promis
 async function outcomeOf(response: IncomingMessage): Promise<Outcome> {
   const body = await text(response);
   const { statusCode, headers } = response;
-  if (statusCode === 503 && body.includes('"OVERLOADED"')) return { code: shedCode };
+  if (statusCode === 503 && body.includes('"OVERLOADED"')) return { code: 'shed' };
   if (statusCode !== 200) return { code: `HTTP ${statusCode}` };
   if (headers['content-type'] === 'application/x-ndjson') {
     const [, code] = /^\{"status":\{"code":(\d+).*\n$/m.exec(body) ?? [];
