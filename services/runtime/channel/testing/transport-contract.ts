@@ -255,6 +255,17 @@ export function transportContract(name: string, createTransport: (timeouts: Cont
     assert.deepEqual([status.code, status.from, status.seenByPeer], [Code.UNAVAILABLE, 'local', 'maybe']);
   });
 
+  contract('takes a connection that its peer ended for an error of its own for UNAVAILABLE', async (t) => {
+    const peer = await startPeer(t, (stream) =>
+      stream.session?.goaway(http2.constants.NGHTTP2_INTERNAL_ERROR, 2 ** 31 - 1),
+    );
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, unary);
+    call.call.write(Buffer.from('ping'), true);
+    const status = await call.status;
+    assert.deepEqual([status.code, status.from, status.seenByPeer], [Code.UNAVAILABLE, 'local', 'maybe']);
+  });
+
   for (const [how, code] of [
     ['without trailers', http2.constants.NGHTTP2_NO_ERROR],
     ['by a cancellation of the peer', http2.constants.NGHTTP2_CANCEL],

@@ -488,8 +488,13 @@ const madeHere = [
   'Too many responses received',
 ];
 
-/** Streams that ended without trailers, though nobody here cancelled them: the peer died or gave up. */
-const endedWithoutTrailers = ['Call cancelled', 'Received RST_STREAM with code 0 ', 'Write error: '];
+/** Streams that ended without trailers, though nobody here cancelled them: the peer died, gave up, or ended the connection. */
+const endedWithoutTrailers = [
+  'Call cancelled',
+  'Received RST_STREAM with code 0 ',
+  'Received RST_STREAM with code 2 triggered by internal client error: Session closed with error code ',
+  'Write error: ',
+];
 
 function toCallStatus({ code, details, metadata }: StatusObject): CallStatus {
   if (code === Code.OK) {
