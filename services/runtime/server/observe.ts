@@ -1,4 +1,5 @@
 import { Counter, type Registry } from 'prom-client';
+import { latencyBuckets } from '../call/latency-buckets.ts';
 import { Code, codeName, isServerFault } from '../call/status.ts';
 import { createAccessLog } from '../process/access-log.ts';
 import { createHistogram, type Observe } from '../process/histogram.ts';
@@ -7,13 +8,6 @@ import type { Logger } from '../process/log.ts';
 /** The names and labels of gRFC A66, in Prometheus's spelling: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md */
 export const callStartedName = 'grpc_server_call_started_total';
 export const callDurationName = 'grpc_server_call_duration_seconds';
-
-/** In seconds; A66's. */
-const latencyBuckets = [
-  0, 0.00001, 0.00005, 0.0001, 0.0003, 0.0006, 0.0008, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.013,
-  0.016, 0.02, 0.025, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1, 2, 5, 10,
-  20, 50, 100,
-];
 
 /** The calls of one method since the start. What is in flight is `started` less the others. */
 export interface CallCounters {
