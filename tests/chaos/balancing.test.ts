@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { setFaults } from '../harness/faults.ts';
 import { createChannelClient } from '../harness/greeter-client.ts';
 import { guarantee } from '../harness/guarantee.ts';
+import { gatewayConfig } from '../harness/gateway-config.ts';
 import { createHttpCaller } from '../harness/http-caller.ts';
 import { startLab } from '../harness/lab-fixture.ts';
 import { startLoad } from '../harness/load.ts';
@@ -57,26 +58,29 @@ guarantee('under least request a replica that is ten times slower gets at most 6
   on: { policy: 'least_request_experimental' },
   control: { policy: 'round_robin' },
   async scenario({ policy }, t) {
-    const { lab, use, gatewayPort, adminPort, addresses } = await startLab(t, {
-      replicas: 3,
-      greeterEnv: faulty,
-      gatewayEnv: {
-        SERVICE_CONFIG: JSON.stringify({
-          loadBalancingConfig: [{ [policy]: {} }],
-          methodConfig: [{ name: [{}], timeout: '8s' }],
-        }),
+    const { lab, adminPort, addresses } = await startLab(t, { replicas: 3, gateways: 0, greeterEnv: faulty });
+    // A limit of calls that is far away: this is about who gets a call, not about who is let in.
+    const upstream = {
+      name: 'greeter',
+      targets: [lab.target],
+      concurrency: { min: 1_000, max: 1_000 },
+      serviceConfig: {
+        loadBalancingConfig: [{ [policy]: {} }],
+        methodConfig: [{ name: [{}], timeout: '8s' }],
       },
-    });
-    for (const name of ['a', 'b']) await setFaults(adminPort(name), { delayMs: 100, jitterMs: 100 });
-    await setFaults(adminPort('c'), { delayMs: 1_000, jitterMs: 1_000 });
+    };
+    const gateway = await startLab(t, { replicas: 0, gatewayEnv: gatewayConfig(t, { upstreams: [upstream] }) });
+    const { use, gatewayPort } = gateway;
+    for (const name of ['a', 'b']) await setFaults(adminPort(name), { delayMs: 200, jitterMs: 200 });
+    await setFaults(adminPort('c'), { delayMs: 2_000, jitterMs: 2_000 });
     const caller = use(createHttpCaller([gatewayPort()]));
-    const gatewayAdmin = lab.gateways[0]?.serving?.adminPort ?? 0;
+    const gatewayAdmin = gateway.lab.gateways[0]?.serving?.adminPort ?? 0;
     const attempts = (endpoint?: string) =>
       sumOfMetric(gatewayAdmin, 'tandem_channel_endpoint_attempts_total', endpoint === undefined ? {} : { endpoint });
     const [, , slow] = addresses();
     const picks = async () => ({ all: await attempts(), slow: await attempts(slow) });
-    // More than it can be: so many are in flight all the time. No more than a gateway lets in before it has learned more.
-    const load = startLoad(() => caller.get('/v1/hello/world'), { callsPerS: 10_000, maxInFlight: 30 });
+    // More than it can be: so many are in flight all the time.
+    const load = startLoad(() => caller.get('/v1/hello/world'), { callsPerS: 10_000, maxInFlight: 64 });
     // The first calls are spread before any answer tells who is slow.
     await delay(4_000);
     const before = await picks();

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { buildDescriptorSet } from '../../services/gateway/testdata/build.ts';
 import { projectFile } from '../harness/command.ts';
 import { setFaults } from '../harness/faults.ts';
+import { gatewayConfig } from '../harness/gateway-config.ts';
 import { guarantee } from '../harness/guarantee.ts';
 import { createHttpCaller } from '../harness/http-caller.ts';
 import { startLab } from '../harness/lab-fixture.ts';
@@ -22,14 +23,12 @@ async function startPair(t: TestContext, concurrency: { readonly min?: number; r
   const directory = mkdtempSync(join(tmpdir(), 'tandem-overload-'));
   t.after(() => rmSync(directory, { recursive: true }));
   const { lab, adminPort } = await startLab(t, { replicas: 1, gateways: 0, greeterEnv: { FAULTS: 'enabled' } });
-  const config = join(directory, 'gateway.yaml');
   const upstream = { name: 'greeter', targets: [lab.target], concurrency };
   const low = { name: [{ service: 'helloworld.Greeter', method: 'SayHelloStreamRequest' }], priority: 'low' };
-  writeFileSync(config, JSON.stringify({ upstreams: [upstream], policies: [low] }));
   const descriptors = buildDescriptorSet(projectFile('tests/chaos/two-priorities.proto'), directory);
   const { use, gatewayPort } = await startLab(t, {
     replicas: 0,
-    gatewayEnv: { TARGET: '', DESCRIPTORS: descriptors, GATEWAY_CONFIG: config },
+    gatewayEnv: { ...gatewayConfig(t, { upstreams: [upstream], policies: [low] }), DESCRIPTORS: descriptors },
   });
   await setFaults(adminPort(lab.replicas[0]?.name ?? ''), capacity);
   return use(createHttpCaller([gatewayPort()]));
