@@ -177,6 +177,7 @@ class AttemptedCall implements Call {
     let writable = true;
     for (const attempt of this.running) {
       attempt.sent++;
+      attempt.sentBytes += message.length;
       writable = (attempt.call?.write(message, end) ?? false) && writable;
     }
     if (this.winner === undefined) {
@@ -212,6 +213,7 @@ class AttemptedCall implements Call {
     if (this.ended || attempt.lost) return;
     this.commitTo(attempt);
     attempt.received++;
+    attempt.receivedBytes += message.length;
     this.credits--;
     this.observer.onMessage(message);
   }
@@ -230,6 +232,8 @@ class AttemptedCall implements Call {
       attempt: attempt.index,
       status,
       durationMs: performance.now() - attempt.startedMs,
+      sentBytes: attempt.sentBytes,
+      receivedBytes: attempt.receivedBytes,
       lost: attempt.lost,
       hadWholeTimeout: attempt.hadWholeTimeout,
     });
@@ -354,6 +358,7 @@ class AttemptedCall implements Call {
     let writable = true;
     for (const [index, message] of written.entries()) {
       attempt.sent++;
+      attempt.sentBytes += message.length;
       writable = call.write(message, this.requestEnded && index === written.length - 1);
     }
     if (this.requestEnded && written.length === 0) call.end();
@@ -441,6 +446,8 @@ class Attempt implements CallObserver {
   /** Messages. */
   sent = 0;
   received = 0;
+  sentBytes = 0;
+  receivedBytes = 0;
   private readonly owner: AttemptedCall;
 
   constructor(

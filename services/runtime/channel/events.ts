@@ -42,6 +42,9 @@ export type ChannelEvent =
       readonly attempt: number;
       readonly status: CallStatus;
       readonly durationMs: number;
+      /** Of its messages, without what frames them. */
+      readonly sentBytes: number;
+      readonly receivedBytes: number;
       /** Another attempt of the call answered first: this one was cancelled and counts neither way. */
       readonly lost: boolean;
       /** The caller's deadline left it the whole timeout of the service config: its expiry tells of the replica. */

@@ -71,6 +71,16 @@ test('counts calls, attempts and endpoints, and forgets an endpoint that has gon
   assert.equal(await value('tandem_channel_active_priority', {}), 0);
   const tokens = await value('tandem_channel_retry_budget_tokens', {});
   assert.ok(tokens !== undefined && tokens > 8 && tokens < 9, `${tokens} tokens after two failures and four successes`);
+  const text = await registry.metrics();
+  const bytesOf = (direction: string, status: string) =>
+    Number(
+      new RegExp(
+        `^grpc_client_attempt_${direction}_total_compressed_message_size_bytes_sum\\{.*grpc_status="${status}"\\} (\\d+)$`,
+        'm',
+      ).exec(text)?.[1],
+    );
+  assert.deepEqual([bytesOf('sent', 'OK'), bytesOf('rcvd', 'OK')], [4, 4 * 'hi'.length]);
+  assert.deepEqual([bytesOf('sent', 'UNAVAILABLE'), bytesOf('rcvd', 'UNAVAILABLE')], [2, 0]);
 
   await channel.close(0);
   assert.equal(await value('tandem_channel_endpoint_attempts_total', { endpoint: serving.address }), undefined);
@@ -109,7 +119,8 @@ test('counts attempts that nobody saw, attempts that the budget withheld, and co
   const before = await registry.metrics();
   assert.match(before, /^tandem_channel_connection_failures_total\{.*\} 0$/m, 'or else the first is no increase');
   assert.match(before, /^tandem_channel_ejections_total\{.*reason="success-rate".*\} 0$/m);
-  const ended = { type: 'attempt-ended', method: greet, endpointId: 'a', attempt: 0, durationMs: 1 } as const;
+  const of = { type: 'attempt-ended', method: greet, endpointId: 'a', attempt: 0 } as const;
+  const ended = { ...of, durationMs: 1, sentBytes: 0, receivedBytes: 0 };
   for (const seenByPeer of ['no', 'maybe', 'no'] as const) {
     const status = localStatus(Code.UNAVAILABLE, '', seenByPeer);
     count({ ...ended, status, lost: false, hadWholeTimeout: true });

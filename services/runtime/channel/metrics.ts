@@ -1,6 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import { latencyBuckets } from '../call/latency-buckets.ts';
 import type { AttemptReason, Method } from '../call/call.ts';
+import { sizeBuckets } from '../call/size-buckets.ts';
 import { Code, codeName } from '../call/status.ts';
 import { createHistogram, type Observe } from '../process/histogram.ts';
 import type { Channel, ChannelSnapshot } from './channel.ts';
@@ -52,6 +53,18 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
     help: 'End-to-end time of an RPC attempt',
     labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
     buckets: latencyBuckets,
+  });
+  const attemptSent = createHistogram(registry, {
+    name: 'grpc_client_attempt_sent_total_compressed_message_size_bytes',
+    help: 'Size of all messages sent in an RPC attempt',
+    labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
+    buckets: sizeBuckets,
+  });
+  const attemptReceived = createHistogram(registry, {
+    name: 'grpc_client_attempt_rcvd_total_compressed_message_size_bytes',
+    help: 'Size of all messages received in an RPC attempt',
+    labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
+    buckets: sizeBuckets,
   });
   const callDuration = createHistogram(registry, {
     name: 'grpc_client_call_duration_seconds',
@@ -131,7 +144,7 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
             ofEndpoint(event.endpointId).attempts.inc();
             break;
           case 'attempt-ended':
-            ofMethod(event.method).attempt(event.status.code)(event.durationMs / 1_000);
+            endAttempt(event);
             if (event.status.seenByPeer === 'no') ofMethod(event.method).unseen.inc();
             if (event.status.code !== Code.OK && !event.lost) ofEndpoint(event.endpointId).failures.inc();
             break;
@@ -160,13 +173,20 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
         }
       };
 
+      function endAttempt({ method, status, durationMs, sentBytes, receivedBytes }: AttemptEnded): void {
+        const { duration, sent, received } = ofMethod(method).attempt(status.code);
+        duration(durationMs / 1_000);
+        sent(sentBytes);
+        received(receivedBytes);
+      }
+
       function ofMethod(method: Method): MethodChildren {
         let found = byMethod.get(method);
         if (found === undefined) {
           const labels = { ...ofChannel, grpc_method: method.path.slice(1) };
-          const withStatus = (histogram: typeof attemptDuration) => {
-            const byCode: Observe[] = [];
-            return (code: number) => (byCode[code] ??= histogram({ ...labels, grpc_status: codeName(code) }));
+          const byStatus = <T>(children: (labels: StatusLabels) => T) => {
+            const byCode: T[] = [];
+            return (code: number) => (byCode[code] ??= children({ ...labels, grpc_status: codeName(code) }));
           };
           const byReason = new Map<AttemptReason, Counter.Internal>();
           found = {
@@ -177,8 +197,12 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
             },
             unseen: attemptUnseen.labels(labels),
             budgetExhausted: budgetExhausted.labels(labels),
-            attempt: withStatus(attemptDuration),
-            call: withStatus(callDuration),
+            attempt: byStatus((labels) => ({
+              duration: attemptDuration(labels),
+              sent: attemptSent(labels),
+              received: attemptReceived(labels),
+            })),
+            call: byStatus(callDuration),
           };
           for (const counter of [found.unseen, found.budgetExhausted]) counter.inc(0);
           byMethod.set(method, found);
@@ -215,11 +239,19 @@ async function sumByUpstream(counter: Counter<'upstream'>): Promise<ReadonlyMap<
   return sums;
 }
 
+type AttemptEnded = Extract<ChannelEvent, { type: 'attempt-ended' }>;
+
+type StatusLabels = Record<'grpc_method' | 'grpc_target' | 'upstream' | 'grpc_status', string>;
+
 interface MethodChildren {
   readonly started: (reason: AttemptReason) => Counter.Internal;
   readonly unseen: Counter.Internal;
   readonly budgetExhausted: Counter.Internal;
-  readonly attempt: (code: number) => Observe;
+  readonly attempt: (code: number) => {
+    readonly duration: Observe;
+    readonly sent: Observe;
+    readonly received: Observe;
+  };
   readonly call: (code: number) => Observe;
 }
 

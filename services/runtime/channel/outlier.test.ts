@@ -66,6 +66,8 @@ function ends(
       attempt: 0,
       status: { details: '', trailers: [], from: 'peer', seenByPeer: 'maybe', ...status },
       durationMs: 1,
+      sentBytes: 0,
+      receivedBytes: 0,
       lost,
       hadWholeTimeout,
     });

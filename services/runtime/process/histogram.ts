@@ -1,21 +1,21 @@
 import type { Metric, Registry } from 'prom-client';
 
 /**
- * Observes a duration in seconds. `traceId` is that of its trace, if it is sampled: each bucket shows its last one as an
- * exemplar. https://prometheus.io/docs/specs/om/open_metrics_spec/#exemplars
+ * Observes a value in the unit of its histogram. `traceId` is that of its trace, if it is sampled: each bucket shows its
+ * last one as an exemplar. https://prometheus.io/docs/specs/om/open_metrics_spec/#exemplars
  */
-export type Observe = (seconds: number, traceId?: string) => void;
+export type Observe = (value: number, traceId?: string) => void;
 
 export interface HistogramOptions<Label extends string> {
   readonly name: string;
   readonly help: string;
   readonly labelNames: readonly Label[];
-  /** The upper bounds, in seconds, in ascending order and without the infinite one. */
+  /** The upper bounds in ascending order, without the infinite one. */
   readonly buckets: readonly number[];
 }
 
 /**
- * Registers a histogram of durations. The result gives what observes for one set of labels: looked up once and kept, it
+ * Registers a histogram. The result gives what observes for one set of labels: looked up once and kept, it
  * takes 0.04 µs, and 1 µs with an exemplar. prom-client's own, which looks them up each time, takes 4 µs and 13 µs.
  */
 export function createHistogram<const Label extends string>(
@@ -55,13 +55,13 @@ export function createHistogram<const Label extends string>(
       series.set(key, found);
     }
     const one = found;
-    return (seconds, traceId) => {
+    return (value, traceId) => {
       let index = 0;
-      while (index < buckets.length && seconds > (buckets[index] as number)) index++;
+      while (index < buckets.length && value > (buckets[index] as number)) index++;
       one.counts[index] = (one.counts[index] as number) + 1;
-      one.sum += seconds;
+      one.sum += value;
       if (traceId !== undefined) {
-        one.exemplars[index] = { labelSet: { trace_id: traceId }, value: seconds, timestamp: Date.now() / 1_000 };
+        one.exemplars[index] = { labelSet: { trace_id: traceId }, value, timestamp: Date.now() / 1_000 };
       }
     };
   };
