@@ -6,7 +6,7 @@ import { service as health } from 'grpc-health-check';
 import type { Registry } from 'prom-client';
 import { Code, RpcError } from '../call/status.ts';
 import type { Handlers, ServerCall } from './handler.ts';
-import { callDurationName, callStartedName } from './observe.ts';
+import { callDurationName, callReceivedName, callSentName, callStartedName } from './observe.ts';
 import { callMethod, eventually, startServer, type TestServer } from './testing.ts';
 
 interface Named {
@@ -86,6 +86,40 @@ test('a request that grpc-js refuses itself is counted with the status that it s
       RESOURCE_EXHAUSTED: 1,
     });
   });
+});
+
+test('the sizes of messages are counted as they are on the wire', async () => {
+  await using fixture = await startServer({
+    SayHello: async ({ name }: Named) => ({ message: name }),
+    async *SayHelloBidiStream(requests: AsyncIterable<Named>) {
+      for await (const { name } of requests) yield { message: `${name}!` };
+    },
+    async SayHelloStreamRequest(requests: AsyncIterable<Named>) {
+      for await (const _ of requests);
+      return {};
+    },
+  });
+  const { client, registry } = fixture;
+  // A field of text takes 2 bytes besides, or 3 from 128 on.
+  await callMethod(client, 'SayHello', [{ name: 'x'.repeat(2_000) }]);
+  await callMethod(client, 'SayHelloBidiStream', [{ name: 'Ada' }, { name: 'Bo' }]);
+  const squeezing = fixture.connect(undefined, {
+    'grpc.default_compression_algorithm': grpc.compressionAlgorithms.gzip,
+  });
+  await callMethod(squeezing, 'SayHelloStreamRequest', [{ name: 'x'.repeat(2_000) }]);
+  const sums = async (name: string) =>
+    (await samplesOf(registry, name, '_sum')).map(([method, status, value]) => [method?.split('/')[1], status, value]);
+  await eventually(async () =>
+    assert.deepEqual(await sums(callSentName), [
+      ['SayHello', 'OK', 2_003],
+      ['SayHelloBidiStream', 'OK', 6 + 5],
+      ['SayHelloStreamRequest', 'OK', 0],
+    ]),
+  );
+  const [unary, stream, [, , squeezed] = []] = await sums(callReceivedName);
+  assert.deepEqual(unary, ['SayHello', 'OK', 2_003]);
+  assert.deepEqual(stream, ['SayHelloBidiStream', 'OK', 5 + 4]);
+  assert.ok(Number(squeezed) > 10 && Number(squeezed) < 200, `2,003 bytes were sent as ${squeezed}`);
 });
 
 test('a method that does not exist leaves no trace in the metrics', async () => {

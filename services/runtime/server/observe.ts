@@ -1,5 +1,6 @@
 import { Counter, type Registry } from 'prom-client';
 import { latencyBuckets } from '../call/latency-buckets.ts';
+import { sizeBuckets } from '../call/size-buckets.ts';
 import { Code, codeName, isServerFault } from '../call/status.ts';
 import { createAccessLog } from '../process/access-log.ts';
 import { createHistogram, type Observe } from '../process/histogram.ts';
@@ -8,6 +9,8 @@ import type { Logger } from '../process/log.ts';
 /** The names and labels of gRFC A66, in Prometheus's spelling: https://github.com/grpc/proposal/blob/master/A66-otel-stats.md */
 export const callStartedName = 'grpc_server_call_started_total';
 export const callDurationName = 'grpc_server_call_duration_seconds';
+export const callSentName = 'grpc_server_call_sent_total_compressed_message_size_bytes';
+export const callReceivedName = 'grpc_server_call_rcvd_total_compressed_message_size_bytes';
 
 /** The calls of one method since the start. What is in flight is `started` less the others. */
 export interface CallCounters {
@@ -21,12 +24,22 @@ export interface CallCounters {
 export interface CallEnd {
   readonly code: number;
   readonly details: string;
+  /** Of its messages as they are on the wire, without what frames them. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
   /** What its client and whoever is before that know it by. */
   readonly requestId: string | undefined;
   /** Undefined for a call that is not logged, such as a health check. */
   readonly trace: { readonly traceId: string | undefined; readonly isSampled: boolean } | undefined;
   /** Of a stream, each way; undefined for a call with one request and one reply. */
   readonly messages: { readonly sent: number; readonly received: number } | undefined;
+}
+
+/** Those of a method and a code. */
+interface CallHistograms {
+  readonly duration: Observe;
+  readonly sent: Observe;
+  readonly received: Observe;
 }
 
 /** Counts, times and logs the calls of a server. */
@@ -61,12 +74,28 @@ export function createObserver(options: {
     labelNames: ['grpc_method', 'grpc_status'],
     buckets: latencyBuckets,
   });
+  const callSent = createHistogram(registry, {
+    name: callSentName,
+    help: 'Size of all messages sent in a call.',
+    labelNames: ['grpc_method', 'grpc_status'],
+    buckets: sizeBuckets,
+  });
+  const callReceived = createHistogram(registry, {
+    name: callReceivedName,
+    help: 'Size of all messages received in a call.',
+    labelNames: ['grpc_method', 'grpc_status'],
+    buckets: sizeBuckets,
+  });
 
   const methods = new Map(options.paths.map((path) => [path, observeMethod(path.slice(1))]));
 
   function observeMethod(name: string) {
     const started = callStarted.labels(name);
-    const durations: (Observe | undefined)[] = [];
+    const byCode: CallHistograms[] = [];
+    const histogramsOf = (code: number): CallHistograms => {
+      const labels = { grpc_method: name, grpc_status: codeName(code) };
+      return { duration: callDuration(labels), sent: callSent(labels), received: callReceived(labels) };
+    };
     const counters = { started: 0, ok: 0, failed: 0, cancelled: 0 };
     return {
       name,
@@ -79,8 +108,10 @@ export function createObserver(options: {
           const { code, trace } = end;
           const durationMs = performance.now() - startMs;
           counters[code === Code.OK ? 'ok' : code === Code.CANCELLED ? 'cancelled' : 'failed']++;
-          durations[code] ??= callDuration({ grpc_method: name, grpc_status: codeName(code) });
-          durations[code](durationMs / 1_000, trace?.isSampled === true ? trace.traceId : undefined);
+          const { duration, sent, received } = (byCode[code] ??= histogramsOf(code));
+          duration(durationMs / 1_000, trace?.isSampled === true ? trace.traceId : undefined);
+          sent(end.sentBytes);
+          received(end.receivedBytes);
           if (trace !== undefined) writeLog(name, durationMs, trace.traceId, end);
         };
       },

@@ -71,6 +71,19 @@ export interface Server {
 
 type StreamFlags = 'requestStream' | 'responseStream';
 
+/**
+ * What is private in a call of grpc-js (1.14.7), and known by nothing else: the session that it came on (sessions.test.ts
+ * holds it), and its messages as they are on the wire (observe.test.ts).
+ */
+interface CallInternals {
+  readonly stream: { readonly session?: ServerHttp2Session };
+  serializeMessage(this: unknown, message: unknown): Buffer;
+  decompressAndMaybePush(this: unknown, entry: { readonly compressedMessage: Buffer }): Promise<void>;
+}
+
+/** Before each message: whether it is compressed, and its length. */
+const frameHeadBytes = 5;
+
 /** Throws if a service is not in the descriptors, one of its methods has no handler, or TLS files cannot be used. */
 export function createServer(options: ServerOptions): Server {
   const { podName, log, maxMessageBytes = 4 * 1024 * 1024 } = options;
@@ -143,19 +156,35 @@ export function createServer(options: ServerOptions): Server {
     { path, requestStream, responseStream }: Pick<grpc.MethodDefinition<unknown, unknown>, 'path' | StreamFlags>,
     call: grpc.ServerInterceptingCallInterface,
   ): grpc.ServerInterceptingCall {
-    const { start, sendMetadata, sendMessage, sendStatus } = call;
-    // Private, and nothing else knows which session a call came on; sessions.test.ts holds it.
-    sessions.add((call as unknown as { readonly stream: { readonly session?: ServerHttp2Session } }).stream.session);
+    const { start, sendMetadata, sendStatus } = call;
+    const internals = call as unknown as CallInternals;
+    const { serializeMessage, decompressAndMaybePush } = internals;
+    sessions.add(internals.stream.session);
     const ended = observer.start(path);
     let headersSent = false;
     let code: number | undefined;
     let details = '';
     let span: CallSpan | undefined;
     let requestId: string | undefined;
-    const messages = requestStream || responseStream ? { sent: 0, received: 0 } : undefined;
+    const isStream = requestStream || responseStream;
+    let sent = 0;
+    let sentBytes = 0;
+    let received = 0;
+    let receivedBytes = 0;
     live.add(call);
+    internals.serializeMessage = (message) => {
+      const frame = serializeMessage.call(call, message);
+      sent++;
+      sentBytes += frame.length - frameHeadBytes;
+      return frame;
+    };
+    internals.decompressAndMaybePush = (entry) => {
+      received++;
+      receivedBytes += entry.compressedMessage.length - frameHeadBytes;
+      return decompressAndMaybePush.call(call, entry);
+    };
     call.start = (listener) => {
-      const { onCancel, onReceiveMetadata, onReceiveMessage, onReceiveHalfClose } = listener;
+      const { onCancel, onReceiveMetadata, onReceiveHalfClose } = listener;
       if (traced.has(path)) {
         // The handler is called by one of these two.
         listener.onReceiveMetadata = (metadata) => {
@@ -165,21 +194,11 @@ export function createServer(options: ServerOptions): Server {
         };
         listener.onReceiveHalfClose = () => span?.run(() => onReceiveHalfClose.call(listener));
       }
-      if (messages !== undefined) {
-        listener.onReceiveMessage = (message) => {
-          messages.received++;
-          onReceiveMessage.call(listener, message);
-        };
-        call.sendMessage = (message, callback) => {
-          messages.sent++;
-          sendMessage.call(call, message, callback);
-        };
-      }
       // Despite its name it runs at the end of every call.
       listener.onCancel = () => {
         live.delete(call);
-        const end = { code: code ?? Code.CANCELLED, details, messages };
-        ended({ ...end, requestId, trace: span });
+        const end = { code: code ?? Code.CANCELLED, details, messages: isStream ? { sent, received } : undefined };
+        ended({ ...end, sentBytes, receivedBytes, requestId, trace: span });
         span?.end({ ...end, ...call.getConnectionInfo() });
         onCancel.call(listener);
       };
