@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import http2 from 'node:http2';
 import net, { type AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import type { Metadata, Method, Transport } from '../../call/call.ts';
 import { getBytes, getText } from '../../call/metadata.ts';
 import { Code } from '../../call/status.ts';
@@ -284,6 +285,46 @@ export function transportContract(name: string, createTransport: (timeouts: Cont
     });
   }
 
+  contract('reads compressed messages in their order, no longer ones than others', async (t) => {
+    const long = 'x'.repeat(5 * 1024 * 1024);
+    const peer = await startPeer(t, (stream) => {
+      stream.respond({ ...replyHeaders, 'grpc-encoding': 'gzip' }, { waitForTrailers: true });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+      stream.write(Buffer.concat([compressed('1'), frame('2'), compressed('3')]));
+      stream.end(peer.requests.length === 1 ? undefined : compressed(long));
+    });
+    const connection = await connect(t, transport, peer.address);
+    const call = startCall(connection, serverStream);
+    call.call.request(10);
+    call.call.write(Buffer.from('go'), true);
+    await call.status;
+    assert.deepEqual(call.log, ['headers', 'message 1', 'message 2', 'message 3', 'status OK']);
+    assert.match(String(peer.requests[0]?.headers['grpc-accept-encoding']), /\bgzip\b/);
+    const tooLong = startCall(connection, serverStream);
+    tooLong.call.request(10);
+    tooLong.call.write(Buffer.from('go'), true);
+    assert.deepEqual([(await tooLong.status).code, tooLong.messages], [Code.RESOURCE_EXHAUSTED, 3]);
+  });
+
+  for (const [what, bytes] of [
+    ['no message', Buffer.alloc(0)],
+    ['two messages', Buffer.concat([frame('1'), frame('2')])],
+  ] as const) {
+    contract(`takes ${what} where there should be one for a method that is not implemented so`, async (t) => {
+      const peer = await startPeer(t, (stream) => {
+        stream.respond(replyHeaders, { waitForTrailers: true });
+        stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+        stream.end(bytes);
+      });
+      const connection = await connect(t, transport, peer.address);
+      const call = startCall(connection, unary);
+      call.call.request(1);
+      call.call.write(Buffer.from('ping'), true);
+      const status = await call.status;
+      assert.deepEqual([status.code, status.from], [Code.UNIMPLEMENTED, 'local']);
+    });
+  }
+
   contract('fails a call whose metadata HTTP/2 cannot carry, and goes on', async (t) => {
     const peer = await startPeer(t, replyWith('pong'));
     const connection = await connect(t, transport, peer.address);
@@ -385,4 +426,12 @@ async function connect(t: TestContext, transport: Transport, address: string) {
   assert.deepEqual(connection.states, [], 'no state is told inside the transport itself');
   await until(() => connection.state === 'READY');
   return connection;
+}
+
+/** A frame of gRPC whose message is compressed. */
+function compressed(text: string): Buffer {
+  const message = gzipSync(text);
+  const head = Buffer.from([1, 0, 0, 0, 0]);
+  head.writeUInt32BE(message.length, 1);
+  return Buffer.concat([head, message]);
 }

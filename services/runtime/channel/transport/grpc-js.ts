@@ -1,19 +1,17 @@
 import diagnostics from 'node:diagnostics_channel';
-import type { ClientHttp2Stream } from 'node:http2';
+import { constants, type ClientHttp2Stream } from 'node:http2';
 import { isIPv6 } from 'node:net';
+import { gunzip, inflate } from 'node:zlib';
 import {
-  type CallOptions,
   ChannelCredentials,
-  Client,
-  type ClientDuplexStream,
-  type ClientReadableStream,
-  type ClientUnaryCall,
-  type ClientWritableStream,
   connectivityState,
   credentials as grpcCredentials,
-  Metadata as GrpcMetadata,
+  type Metadata as GrpcMetadata,
   type StatusObject,
 } from '@grpc/grpc-js';
+import type { SubchannelCall } from '@grpc/grpc-js/build/src/subchannel-call.js';
+import { Subchannel } from '@grpc/grpc-js/build/src/subchannel.js';
+import { Http2SubchannelConnector } from '@grpc/grpc-js/build/src/transport.js';
 import type {
   Call,
   CallObserver,
@@ -26,7 +24,6 @@ import type {
   Transport,
 } from '../../call/call.ts';
 import { Code, localStatus } from '../../call/status.ts';
-import { withoutInstrumentation } from '../../process/tracing.ts';
 
 export interface GrpcJsTransportOptions {
   /** Defaults to plaintext. */
@@ -51,54 +48,48 @@ export interface GrpcJsTransportOptions {
 }
 
 /**
- * Connections by `@grpc/grpc-js`: one `Client` an endpoint, with nothing of its balancing, retries or health in use.
- * Calls go through `Client.make*Request` with bytes.
+ * Connections by `@grpc/grpc-js`: one of its subchannels for each. A subchannel has the connection, with its backoff, its
+ * pings and its streams. What lies above it there (client, interceptors, filters, balancing, retries) is what this
+ * channel does itself, and would take as much again: docs/performance.md. It is no public interface of the package, which
+ * is pinned exactly for that.
  */
 export function createGrpcJsTransport(options: GrpcJsTransportOptions = {}): Transport {
-  const { credentials = grpcCredentials.createInsecure(), silentAcceptTimeoutMs = 3_000 } = options;
-  const clientOptions = {
-    'grpc.enable_retries': 0,
+  const { credentials = grpcCredentials.createInsecure(), silentAcceptTimeoutMs = 3_000, authority } = options;
+  const maxMessageBytes = options.maxReceiveMessageBytes ?? 4 * 1024 * 1024;
+  const channelOptions = {
     'grpc.enable_channelz': 0,
     'grpc.enable_http_proxy': 0,
-    'grpc.service_config_disable_resolution': 1,
-    // Without it two connections to one address would share one socket.
-    'grpc.use_local_subchannel_pool': 1,
-    // Connections stay until `close`.
-    'grpc.client_idle_timeout_ms': 2 ** 31 - 1,
     'grpc.keepalive_time_ms': options.keepaliveTimeMs ?? 330_000,
     'grpc.keepalive_timeout_ms': options.keepaliveTimeoutMs ?? 5_000,
     'grpc.keepalive_permit_without_calls': 0,
     'grpc.initial_reconnect_backoff_ms': options.initialReconnectBackoffMs ?? 250,
     'grpc.max_reconnect_backoff_ms': options.maxReconnectBackoffMs ?? 5_000,
-    'grpc.max_receive_message_length': options.maxReceiveMessageBytes ?? 4 * 1024 * 1024,
-    ...(options.authority === undefined
-      ? {}
-      : { 'grpc.default_authority': options.authority, 'grpc.ssl_target_name_override': hostOf(options.authority) }),
+    'grpc.max_receive_message_length': maxMessageBytes,
+    ...(authority === undefined ? {} : { 'grpc.ssl_target_name_override': hostOf(authority) }),
   };
   diagnostics.unsubscribe(streamCreated, keepOpenWhenCancelled);
   diagnostics.subscribe(streamCreated, keepOpenWhenCancelled);
+  const createSubchannel: CreateSubchannel = (address, onFailure) => {
+    const target = { scheme: isIPv6(hostOf(address)) ? 'ipv6' : 'ipv4', path: address };
+    const impatient = new ImpatientCredentials(credentials, silentAcceptTimeoutMs, onFailure);
+    const hostAndPort = { host: hostOf(address), port: portOf(address) };
+    return new Subchannel(target, hostAndPort, channelOptions, impatient, new Http2SubchannelConnector(target));
+  };
   return (endpoint, onState) =>
-    new GrpcJsConnection(endpoint, onState, (address, onFailure) => {
-      const impatient = new ImpatientCredentials(credentials, silentAcceptTimeoutMs, onFailure);
-      return withoutInstrumentation(new Client(grpcTarget(address), impatient, clientOptions), requestNames);
-    });
+    new GrpcJsConnection(endpoint, onState, { createSubchannel, authority, maxMessageBytes });
 }
-
-const requestNames = [
-  'makeUnaryRequest',
-  'makeClientStreamRequest',
-  'makeServerStreamRequest',
-  'makeBidiStreamRequest',
-] as const;
 
 /** https://nodejs.org/docs/latest-v24.x/api/diagnostics_channel.html#http2 */
 const streamCreated = 'http2.client.stream.created';
+/** Set while the stream of an upload is created, which tells the channel above at once. */
+let isUpload = false;
 
 /**
  * Node ends the writable side of a stream before it resets it, in a frame of its own, and a server takes what has come so
  * far for all of a stream of requests: an upload that was cut would count as complete. What is cancelled is only reset.
  */
 function keepOpenWhenCancelled(message: unknown): void {
+  if (!isUpload) return;
   const { stream } = message as { readonly stream: ClientHttp2Stream };
   const { _final } = stream;
   stream._final = (done) => {
@@ -110,34 +101,40 @@ function keepOpenWhenCancelled(message: unknown): void {
 /** After how long an endpoint none of whose addresses answered is tried from its first address again. */
 const retryAddressesMs = 5_000;
 
-const stateNames = Object.fromEntries(
-  Object.entries(connectivityState).map(([name, value]) => [value, name]),
-) as Record<number, ConnectionState>;
+/** `onFailure` hears why a connection that was accepted fails, where grpc-js does not know. */
+type CreateSubchannel = (address: string, onFailure: (reason: string) => void) => Subchannel;
 
-/** `onFailure` hears why a connection that was accepted fails: grpc-js keeps that to itself. */
-type ConnectTo = (address: string, onFailure: (reason: string) => void) => Client;
+interface ConnectionOptions {
+  readonly createSubchannel: CreateSubchannel;
+  readonly authority: string | undefined;
+  readonly maxMessageBytes: number;
+}
 
 class GrpcJsConnection implements Connection {
   readonly endpoint: Endpoint;
   state: ConnectionState = 'IDLE';
   lastError = '';
-  client: Client;
+  readonly maxMessageBytes: number;
+  subchannel: Subchannel;
+  /** The `:authority` of calls. */
+  authority: string;
   private readonly calls = new Set<GrpcJsCall>();
   private closing = false;
   private addressIndex = 0;
   private readonly onState: (state: ConnectionState) => void;
-  private readonly connectTo: ConnectTo;
+  private readonly options: ConnectionOptions;
   /** Why the connection that is being made fails, where that is known. */
   private failure = '';
   private graceTimer: NodeJS.Timeout | undefined;
   private addressTimer: NodeJS.Timeout | undefined;
 
-  constructor(endpoint: Endpoint, onState: (state: ConnectionState) => void, connectTo: ConnectTo) {
+  constructor(endpoint: Endpoint, onState: (state: ConnectionState) => void, options: ConnectionOptions) {
     this.endpoint = endpoint;
     this.onState = onState;
-    this.connectTo = connectTo;
-    this.client = this.connect(endpoint.addresses[0] ?? '');
-    process.nextTick(() => this.watch(this.client));
+    this.options = options;
+    this.maxMessageBytes = options.maxMessageBytes;
+    this.authority = options.authority ?? this.address;
+    this.subchannel = this.connect();
   }
 
   get inFlight(): number {
@@ -145,9 +142,7 @@ class GrpcJsConnection implements Connection {
   }
 
   start(start: CallStart, observer: CallObserver): Call {
-    const call = start.method.responseStream
-      ? new StreamingResponseCall(this, start, observer)
-      : new UnaryResponseCall(this, start, observer);
+    const call = new GrpcJsCall(this, start, observer);
     this.calls.add(call);
     if (this.closing) call.endWith(localStatus(Code.UNAVAILABLE, 'connection is closed', 'no'));
     else call.begin();
@@ -174,40 +169,58 @@ class GrpcJsConnection implements Connection {
     if (this.state === 'SHUTDOWN') return;
     clearTimeout(this.graceTimer);
     clearTimeout(this.addressTimer);
-    this.client.close();
+    this.disconnect();
     this.setState('SHUTDOWN');
   }
 
-  private setState(state: ConnectionState): void {
-    if (state === this.state) return;
+  private setState(state: ConnectionState, reason = ''): void {
+    if (state === this.state || this.state === 'SHUTDOWN') return;
     this.state = state;
-    this.lastError = state === 'TRANSIENT_FAILURE' ? `cannot connect to ${this.address}${this.failure}` : '';
-    this.failure = '';
+    this.lastError = state === 'TRANSIENT_FAILURE' ? `cannot connect to ${this.address}${reason}` : '';
     this.onState(state);
   }
 
-  /** Reports the client's state, asks an idle client to connect, and goes on at each change. */
-  private watch(client: Client): void {
-    if (this.state === 'SHUTDOWN' || client !== this.client) return;
-    const channel = client.getChannel();
-    if (!this.closing) channel.getConnectivityState(true);
-    // Asking may already have changed it, and the next change to what it was before would go unheard.
-    const state = channel.getConnectivityState(false);
-    if (state === connectivityState.TRANSIENT_FAILURE && this.triedAddress()) return;
-    channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, (error) => {
-      if (error !== undefined || client !== this.client) return;
-      // At once the picker must not see a connection as ready that no longer is; the rest waits until grpc-js is done.
-      if (this.state === 'READY') this.setState('CONNECTING');
-      process.nextTick(() => this.watch(client));
+  private connect(): Subchannel {
+    this.failure = '';
+    const subchannel = this.options.createSubchannel(this.address, (reason) => {
+      this.failure = reason;
     });
-    this.setState(stateNames[state] ?? 'IDLE');
+    subchannel.ref();
+    subchannel.addConnectivityStateListener(this.follow);
+    subchannel.startConnecting();
+    return subchannel;
   }
 
-  private connect(address: string): Client {
-    return this.connectTo(address, (reason) => {
-      this.failure = `: ${reason}`;
-    });
+  private disconnect(): void {
+    this.subchannel.removeConnectivityStateListener(this.follow);
+    this.subchannel.unref();
   }
+
+  /** A failure lasts until a connection is made: between its attempts there is nothing new to tell. */
+  private readonly follow: Parameters<Subchannel['addConnectivityStateListener']>[0] = (...change) => {
+    const [subchannel, , state, , error = ''] = change;
+    switch (state) {
+      case connectivityState.READY:
+        // grpc-js takes the connection into use only after it has told so.
+        return process.nextTick(() => {
+          if (subchannel === this.subchannel && subchannel.getConnectivityState() === state) this.setState('READY');
+        });
+      case connectivityState.CONNECTING:
+        if (this.state === 'IDLE') this.setState('CONNECTING');
+        return;
+      case connectivityState.TRANSIENT_FAILURE: {
+        if (this.triedAddress()) return;
+        const reason = this.failure || reasonOf(error);
+        this.failure = '';
+        return this.setState('TRANSIENT_FAILURE', reason && `: ${reason}`);
+      }
+      default:
+        // It was lost, or its backoff is over.
+        if (this.closing) return;
+        if (this.state === 'READY') this.setState('CONNECTING');
+        subchannel.startConnecting();
+    }
+  };
 
   private get address(): string {
     return this.endpoint.addresses[this.addressIndex] ?? '';
@@ -231,28 +244,40 @@ class GrpcJsConnection implements Connection {
 
   private switchTo(addressIndex: number): void {
     this.addressIndex = addressIndex;
-    this.client.close();
-    this.client = this.connect(this.address);
-    process.nextTick(() => this.watch(this.client));
+    this.authority = this.options.authority ?? this.address;
+    this.disconnect();
+    this.subchannel = this.connect();
   }
 }
 
-/** What the two shapes of a response share: the start with grpc-js, the status, and the end exactly once. */
-abstract class GrpcJsCall implements Call {
-  protected readonly connection: GrpcJsConnection;
-  protected readonly callStart: CallStart;
-  protected readonly observer: CallObserver;
-  protected credits = 0;
-  protected ended = false;
+/** Messages that are taken from a connection before somebody asks: as many as grpc-js's own streams take. */
+const readAhead = 16;
+/** Messages that a connection may have yet to send before a writer is held back. */
+const maxUnsent = 16;
+/** What `setTimeout` takes at most; a longer one would fire at once. */
+const maxTimerMs = 2 ** 31 - 1;
+
+/** One call on a subchannel; hears of it as its listener. */
+class GrpcJsCall implements Call {
+  private readonly connection: GrpcJsConnection;
+  private readonly callStart: CallStart;
+  private readonly observer: CallObserver;
+  private stream: SubchannelCall | undefined;
+  private timer: NodeJS.Timeout | undefined;
+  private credits = 0;
+  /** Messages that came before they were asked for. */
+  private received: Uint8Array[] = [];
+  private hasReply = false;
+  private reading = false;
+  /** Set while a compressed message is read; what comes behind it waits. */
+  private inflating = false;
+  private encoding = 'identity';
+  private delivering = false;
+  private unsent = 0;
   /** What comes before has to be consumed first. */
-  protected status: CallStatus | undefined;
+  private status: CallStatus | undefined;
   private cancelled = false;
-  protected grpcCall:
-    | ClientUnaryCall
-    | ClientReadableStream<Buffer>
-    | ClientWritableStream<Uint8Array>
-    | ClientDuplexStream<Uint8Array, Buffer>
-    | undefined;
+  private ended = false;
 
   constructor(connection: GrpcJsConnection, start: CallStart, observer: CallObserver) {
     this.connection = connection;
@@ -260,232 +285,238 @@ abstract class GrpcJsCall implements Call {
     this.observer = observer;
   }
 
-  abstract request(messages: number): void;
-  protected abstract open(request: Uint8Array | undefined): void;
-  /** Delivers the status as soon as what came before it is consumed. */
-  protected abstract finish(): void;
-
   begin(): void {
-    if (this.callStart.method.requestStream) this.open(undefined);
+    if (this.callStart.method.requestStream) this.open();
+  }
+
+  request(messages: number): void {
+    this.credits += messages;
+    if (this.delivering || (this.received.length === 0 && this.status === undefined)) return;
+    queueMicrotask(() => this.deliver());
   }
 
   write(message: Uint8Array, end: boolean): boolean {
-    if (this.ended) return true;
+    if (this.ended || this.cancelled) return true;
     if (!this.callStart.method.requestStream) {
-      if (this.grpcCall === undefined) this.open(message);
-      return true;
+      if (this.stream !== undefined) return true;
+      this.open();
     }
-    const stream = this.grpcCall as ClientWritableStream<Uint8Array> | undefined;
+    const { stream } = this;
     if (stream === undefined) return true;
-    const writable = stream.write(message);
-    if (end) stream.end();
-    return writable;
+    if (this.callStart.method.requestStream) {
+      this.unsent++;
+      stream.sendMessageWithContext({ callback: this.onSent }, frameOf(message));
+      if (end) stream.halfClose();
+      return this.unsent < maxUnsent;
+    }
+    stream.sendMessageWithContext(withoutCallback, frameOf(message));
+    stream.halfClose();
+    return true;
   }
 
   end(): void {
     if (this.ended) return;
-    if (this.callStart.method.requestStream) (this.grpcCall as ClientWritableStream<Uint8Array> | undefined)?.end();
-    else if (this.grpcCall === undefined) this.cancel(Code.INTERNAL, 'the request ended without a message');
+    if (this.stream !== undefined) this.stream.halfClose();
+    else if (!this.callStart.method.requestStream) {
+      this.cancel(Code.INTERNAL, 'the request ended without a message');
+    }
   }
 
   cancel(code: number, details: string): void {
-    this.endWith(localStatus(code, details, this.grpcCall === undefined ? 'no' : 'maybe'));
+    this.endWith(localStatus(code, details, this.stream === undefined ? 'no' : 'maybe'));
   }
 
   /** Ends the call with a status of our own, whatever grpc-js may still say. */
   endWith(status: CallStatus): void {
     if (this.ended || this.cancelled) return;
     this.cancelled = true;
-    this.grpcCall?.cancel();
-    queueMicrotask(() => this.deliver(status));
+    this.stream?.cancelWithStatus(Code.CANCELLED, '');
+    queueMicrotask(() => this.finish(status));
   }
 
-  protected startWith<T extends NonNullable<GrpcJsCall['grpcCall']>>(
-    begin: (metadata: GrpcMetadata, options: CallOptions) => T,
-  ): T | undefined {
-    const { metadata, deadlineMs } = this.callStart;
-    const options: CallOptions =
-      deadlineMs === Number.POSITIVE_INFINITY ? {} : { deadline: Date.now() + (deadlineMs - performance.now()) };
-    let grpcMetadata: GrpcMetadata;
-    try {
-      grpcMetadata = toGrpcMetadata(metadata);
-    } catch (error) {
-      this.endWith(localStatus(Code.INTERNAL, `metadata cannot be sent: ${(error as Error).message}`, 'maybe'));
-      return undefined;
+  onReceiveMetadata(metadata: GrpcMetadata): void {
+    if (this.ended) return;
+    const received = fromGrpcMetadata(metadata);
+    for (const [key, value] of received) if (key === 'grpc-encoding') this.encoding = String(value);
+    this.observer.onHeaders(received, this.connection.endpoint.id);
+  }
+
+  /** A whole frame: whether it is compressed (1 byte), the length (4 bytes), the message. */
+  onReceiveMessage(frame: Buffer): void {
+    this.reading = false;
+    if (this.ended || this.cancelled) return;
+    if (this.hasReply && !this.callStart.method.responseStream) {
+      return this.cancel(Code.UNIMPLEMENTED, 'the replica sent more than one message');
     }
-    let call: T;
-    try {
-      call = begin(grpcMetadata, options);
-    } catch (error) {
-      this.endWith(localStatus(Code.UNAVAILABLE, `cannot start the call: ${(error as Error).message}`, 'no'));
-      return undefined;
+    this.hasReply = true;
+    const message = frame.subarray(5);
+    if (frame[0] === 1) return this.inflate(message);
+    this.received.push(message);
+    this.deliver();
+  }
+
+  onReceiveStatus(status: StatusObject): void {
+    if (this.ended || this.cancelled) return;
+    const { responseStream } = this.callStart.method;
+    this.status =
+      status.code === Code.OK && !this.hasReply && !responseStream
+        ? localStatus(Code.UNIMPLEMENTED, 'the replica sent no message', 'maybe')
+        : toCallStatus(status);
+    this.deliver();
+  }
+
+  private readonly onSent = (): void => {
+    this.unsent--;
+    if (this.unsent === maxUnsent - 1 && !this.ended) this.observer.onWritable();
+  };
+
+  private open(): void {
+    const { connection, callStart } = this;
+    const { method, deadlineMs } = callStart;
+    const metadata = new HeadersOfCall(callStart.metadata);
+    const problem = metadata.problem;
+    if (problem !== undefined) {
+      return this.endWith(localStatus(Code.INTERNAL, `metadata cannot be sent: ${problem}`, 'maybe'));
     }
-    this.grpcCall = call;
-    call.on('metadata', (received: GrpcMetadata) => {
-      if (!this.ended) this.observer.onHeaders(fromGrpcMetadata(received), this.connection.endpoint.id);
-    });
-    call.on('status', (status: StatusObject) => {
+    if (deadlineMs !== Number.POSITIVE_INFINITY) {
+      const timeoutMs = Math.max(1, Math.ceil(deadlineMs - performance.now()));
+      metadata.setTimeout(timeoutMs);
+      this.timer = setTimeout(() => this.expired(timeoutMs), Math.min(timeoutMs, maxTimerMs));
+    }
+    isUpload = method.requestStream;
+    try {
+      const { subchannel, authority } = connection;
+      this.stream = subchannel.createCall(metadata as unknown as GrpcMetadata, authority, method.path, this);
+    } catch (error) {
+      return this.endWith(localStatus(Code.UNAVAILABLE, `cannot start the call: ${(error as Error).message}`, 'no'));
+    } finally {
+      isUpload = false;
+    }
+    this.read();
+  }
+
+  private expired(timeoutMs: number): void {
+    this.cancel(
+      Code.DEADLINE_EXCEEDED,
+      `deadline exceeded after ${timeoutMs} ms, endpoint ${this.connection.endpoint.id}`,
+    );
+  }
+
+  private read(): void {
+    if (this.reading || this.inflating || this.received.length >= readAhead) return;
+    this.reading = true;
+    this.stream?.startRead();
+  }
+
+  private inflate(message: Uint8Array): void {
+    const { encoding } = this;
+    const read = encoding === 'gzip' ? gunzip : encoding === 'deflate' ? inflate : undefined;
+    if (read === undefined)
+      return this.cancel(Code.INTERNAL, `a message is compressed, and grpc-encoding is ${encoding}`);
+    this.inflating = true;
+    const { maxMessageBytes } = this.connection;
+    read(message, { maxOutputLength: maxMessageBytes }, (error, whole) => {
+      this.inflating = false;
       if (this.ended || this.cancelled) return;
-      this.status = toCallStatus(status);
-      this.finish();
-    });
-    return call;
-  }
-
-  protected watchWritable(stream: ClientWritableStream<Uint8Array> | ClientDuplexStream<Uint8Array, Buffer>): void {
-    stream.on('drain', () => {
-      if (!this.ended) this.observer.onWritable();
+      if (error !== null) {
+        const code = 'code' in error && error.code === 'ERR_BUFFER_TOO_LARGE' ? Code.RESOURCE_EXHAUSTED : Code.INTERNAL;
+        return this.cancel(code, `a compressed message cannot be read: ${error.message}`);
+      }
+      this.received.push(whole);
+      this.deliver();
     });
   }
 
-  protected deliver(status: CallStatus): void {
+  /** Hands over what was asked for, and the status behind the last message. */
+  private deliver(): void {
+    if (this.ended || this.delivering) return;
+    this.delivering = true;
+    while (this.credits > 0 && !this.ended) {
+      const message = this.received.shift();
+      if (message === undefined) break;
+      this.credits--;
+      this.observer.onMessage(message);
+    }
+    this.delivering = false;
+    if (this.ended) return;
+    if (this.status === undefined) return this.read();
+    // A status of the peer comes after its messages; one made here does not wait for a reader.
+    const waits = this.inflating || (this.received.length > 0 && this.status.from === 'peer');
+    if (!waits) this.finish(this.status);
+  }
+
+  private finish(status: CallStatus): void {
     if (this.ended) return;
     this.ended = true;
+    clearTimeout(this.timer);
+    this.received = [];
     this.connection.ended(this);
     this.observer.onStatus(status);
   }
 }
 
-/** Unary and client streaming: one message comes back. */
-class UnaryResponseCall extends GrpcJsCall {
-  private message: Buffer | undefined;
+const withoutCallback = {};
 
-  request(messages: number): void {
-    this.credits += messages;
-    if (this.status !== undefined) queueMicrotask(() => this.finish());
-  }
+/** https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests: whether it is compressed, and its length. */
+function frameOf(message: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(5 + message.length);
+  frame[0] = 0;
+  frame.writeUInt32BE(message.length, 1);
+  frame.set(message, 5);
+  return frame;
+}
 
-  protected open(request: Uint8Array | undefined): void {
-    const { client } = this.connection;
-    const { path } = this.callStart.method;
-    // The status event brings the error and the trailers.
-    const onReply = (_error: unknown, reply?: Buffer) => {
-      this.message = reply;
-    };
-    if (request !== undefined) {
-      this.startWith((metadata, options) =>
-        client.makeUnaryRequest(path, sameBytes, sameBuffer, request, metadata, options, onReply),
-      );
-      return;
+const keySyntax = /^[0-9a-z_.-]+$/;
+const valueSyntax = /^[ -~]*$/;
+/** `grpc-timeout` has eight digits at most. */
+const maxTimeoutDigits = 10 ** 8;
+
+/** The headers of a call: of a grpc-js `Metadata` all that a subchannel asks for. */
+class HeadersOfCall {
+  /** Why they cannot be sent. */
+  readonly problem: string | undefined;
+  private readonly headers: Record<string, string | string[]> = { 'grpc-accept-encoding': 'identity,deflate,gzip' };
+
+  constructor(metadata: Metadata) {
+    for (const [key, value] of metadata) {
+      const text = typeof value === 'string' ? value : Buffer.from(value).toString('base64');
+      if (!keySyntax.test(key) || !valueSyntax.test(text)) this.problem = `${key} is not printable ASCII`;
+      const existing = this.headers[key];
+      this.headers[key] = existing === undefined ? text : [existing, text].flat();
     }
-    const stream = this.startWith((metadata, options) =>
-      client.makeClientStreamRequest(path, sameBytes, sameBuffer, metadata, options, onReply),
-    );
-    if (stream === undefined) return;
-    stream.on('error', ignoreError);
-    this.watchWritable(stream);
   }
 
-  protected finish(): void {
-    if (this.ended || this.status === undefined) return;
-    if (this.message !== undefined) {
-      if (this.credits === 0) return;
-      const { message } = this;
-      this.credits--;
-      this.message = undefined;
-      this.observer.onMessage(message);
-    }
-    this.deliver(this.status);
-  }
-}
-
-/** Server and bidirectional streaming: messages come while there is credit; without, grpc-js holds the peer back. */
-class StreamingResponseCall extends GrpcJsCall {
-  private stream: ClientReadableStream<Buffer> | undefined;
-
-  request(messages: number): void {
-    const wasStopped = this.credits === 0;
-    this.credits += messages;
-    if (wasStopped && !this.ended) this.stream?.resume();
+  setTimeout(timeoutMs: number): void {
+    this.headers['grpc-timeout'] =
+      timeoutMs < maxTimeoutDigits ? `${timeoutMs}m` : `${Math.ceil(timeoutMs / 1_000) % maxTimeoutDigits}S`;
   }
 
-  protected open(request: Uint8Array | undefined): void {
-    const { client } = this.connection;
-    const { path } = this.callStart.method;
-    let stream: ClientReadableStream<Buffer> | undefined;
-    if (request === undefined) {
-      const duplex = this.startWith((metadata, options) =>
-        client.makeBidiStreamRequest(path, sameBytes, sameBuffer, metadata, options),
-      );
-      if (duplex !== undefined) this.watchWritable(duplex);
-      stream = duplex;
-    } else {
-      stream = this.startWith((metadata, options) =>
-        client.makeServerStreamRequest(path, sameBytes, sameBuffer, request, metadata, options),
-      );
-    }
-    if (stream === undefined) return;
-    this.stream = stream;
-    stream.on('error', ignoreError);
-    if (this.credits === 0) stream.pause();
-    stream.on('data', (message: Buffer) => {
-      if (this.ended) return;
-      this.credits--;
-      this.observer.onMessage(message);
-      if (this.status !== undefined) this.finish();
-      else if (this.credits === 0) this.stream?.pause();
-    });
+  toHttp2Headers(): Record<string, string | string[]> {
+    return this.headers;
   }
-
-  protected finish(): void {
-    if (this.ended || this.status === undefined) return;
-    const { stream } = this;
-    // A status of the peer comes after its messages; one made here, such as an expired deadline, does not wait for a reader.
-    const waiting = stream !== undefined && stream.readableLength > 0 && this.status.from === 'peer';
-    if (!waiting) return this.deliver(this.status);
-    if (this.credits === 0) stream.pause();
-  }
-}
-
-/** grpc-js calls `copy`, which a plain `Uint8Array` does not have. */
-function sameBytes(message: Uint8Array): Buffer {
-  return Buffer.isBuffer(message) ? message : Buffer.from(message.buffer, message.byteOffset, message.byteLength);
-}
-
-function sameBuffer(message: Buffer): Buffer {
-  return message;
-}
-
-/** The `error` event repeats what `status` tells; unheard it would end the process. */
-function ignoreError(): void {}
-
-function toGrpcMetadata(metadata: Metadata): GrpcMetadata {
-  const result = new GrpcMetadata();
-  for (const [key, value] of metadata) result.add(key, value as string | Buffer);
-  return result;
 }
 
 function fromGrpcMetadata(metadata: GrpcMetadata): Metadata {
   const result: [string, string | Uint8Array][] = [];
-  // getMap() would keep only the first of several values.
-  for (const key of Object.keys(metadata.getMap())) for (const value of metadata.get(key)) result.push([key, value]);
+  const entries = metadata.toJSON();
+  for (const key in entries) for (const value of entries[key] ?? []) result.push([key, value]);
   return result;
 }
 
-/**
- * grpc-js 1.14.7 tells only in these words that a call never left, or was refused (RFC 9113, 8.7) before a handler saw
- * it. `grpc-js.test.ts` holds them; the package is pinned exactly.
- */
-const neverSent = [
-  'Stream refused by server',
-  'Failed to start HTTP/2 stream with error ',
-  'No connection established',
-  'Channel closed before call started',
-];
+/** `Error: connect ECONNREFUSED 10.0.0.7:50051`, `Failed to connect (2026-…)` → without what says nothing. */
+function reasonOf(error: string): string {
+  return error.replace(/^(\w*Error: )+/, '').replace(/ \([-\dT:.Z]+\)$/, '');
+}
 
-/** The words of statuses that grpc-js makes itself once a call may have been sent. */
+/** The words of the statuses that grpc-js 1.14.7 makes itself once a call may have been sent: nothing else tells. */
 const madeHere = [
   'Connection dropped',
   'Call cancelled',
-  'Cancelled on client',
-  'Deadline exceeded',
   'Received RST_STREAM with code ',
   'Received HTTP status code ',
   'Write error: ',
   'Write failed with error ',
   'Bandwidth exhausted or memory limit exceeded',
-  'No message received',
-  'Too many responses received',
 ];
 
 /** Streams that ended without trailers, though nobody here cancelled them: the peer died, gave up, or ended the connection. */
@@ -496,12 +527,14 @@ const endedWithoutTrailers = [
   'Write error: ',
 ];
 
-function toCallStatus({ code, details, metadata }: StatusObject): CallStatus {
+function toCallStatus(status: StatusObject & { readonly rstCode?: number | undefined }): CallStatus {
+  const { code, details, metadata } = status;
   if (code === Code.OK) {
     return { code, details, trailers: fromGrpcMetadata(metadata), from: 'peer', seenByPeer: 'maybe' };
   }
   const startsDetails = (words: string) => details.startsWith(words);
-  if (neverSent.some(startsDetails)) return localStatus(Code.UNAVAILABLE, details, 'no');
+  // Before a handler saw it: RFC 9113, 8.7.
+  if (status.rstCode === constants.NGHTTP2_REFUSED_STREAM) return localStatus(Code.UNAVAILABLE, details, 'no');
   if (endedWithoutTrailers.some(startsDetails)) {
     return localStatus(Code.UNAVAILABLE, `the stream ended without a status: ${details}`, 'maybe');
   }
@@ -568,12 +601,11 @@ class ImpatientCredentials extends ChannelCredentials {
   }
 }
 
-/** `10.0.0.7:50051` → `ipv4:10.0.0.7:50051`, `[fd00::7]:50051` → `ipv6:[fd00::7]:50051`. */
-function grpcTarget(address: string): string {
-  return `${isIPv6(hostOf(address)) ? 'ipv6' : 'ipv4'}:${address}`;
-}
-
 /** `10.0.0.7:50051` → `10.0.0.7`, `[fd00::7]:50051` → `fd00::7`. */
 export function hostOf(address: string): string {
   return address.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
+}
+
+function portOf(address: string): number {
+  return Number(address.slice(address.lastIndexOf(':') + 1));
 }
