@@ -86,7 +86,7 @@ const frameHeadBytes = 5;
 
 /** Throws if a service is not in the descriptors, one of its methods has no handler, or TLS files cannot be used. */
 export function createServer(options: ServerOptions): Server {
-  const { podName, log, maxMessageBytes = 4 * 1024 * 1024 } = options;
+  const { podName, tls, registry, log, maxMessageBytes = 4 * 1024 * 1024 } = options;
   const names = Object.keys(options.services);
   const health = createHealth(names);
   const paths: string[] = [];
@@ -97,6 +97,7 @@ export function createServer(options: ServerOptions): Server {
   const sessions = createSessions({
     maxAgeMs: options.maxConnectionAgeMs ?? 300_000,
     graceMs: options.maxConnectionAgeGraceMs ?? 300_000,
+    registry,
   });
   let draining = false;
 
@@ -113,14 +114,11 @@ export function createServer(options: ServerOptions): Server {
   // A listener of our own: its errors say what is wrong, and force() can close connections. grpc-js's forceShutdown()
   // (1.14) forgets them where channelz is off.
   const connections = server.createConnectionInjector(grpc.ServerCredentials.createInsecure());
-  const inject = (socket: Socket) => connections.injectConnection(socket);
-  const listener =
-    options.tls === undefined
-      ? createListener((socket) => {
-          sessions.adopt(socket);
-          inject(socket);
-        })
-      : createTlsListener(options.tls, log, inject);
+  const serve = (socket: Socket) => {
+    sessions.adopt(socket, { isTls: tls !== undefined });
+    connections.injectConnection(socket);
+  };
+  const listener = tls === undefined ? createListener(serve) : createTlsListener(tls, log, serve);
   const addService = (definition: grpc.ServiceDefinition, implementation: grpc.UntypedServiceImplementation) => {
     server.addService(definition, implementation);
     paths.push(...Object.values(definition).map(({ path }) => path));
@@ -146,7 +144,7 @@ export function createServer(options: ServerOptions): Server {
   health.addTo({ addService });
   addReflection({ addService }, { descriptors: options.descriptors, services: names });
   const { accessLogRatio = 0.01, slowRequestMs = 1_000 } = options;
-  const observer = createObserver({ registry: options.registry, log, paths, accessLogRatio, slowRequestMs });
+  const observer = createObserver({ registry, log, paths, accessLogRatio, slowRequestMs });
 
   /**
    * Sees each call of a known method from its headers to its end. It overrides the methods of the call and does not wrap

@@ -107,6 +107,30 @@ test('control: grpc-js alone leaves it unanswered', async (t) => {
   assert.equal(await callBehindGoaway(port), false);
 });
 
+test('connections are counted, and what they ended for', async () => {
+  await using fixture = await startServer(greetings, { maxConnectionAgeMs: 50 });
+  const counts = async () => {
+    const text = await fixture.registry.metrics();
+    const read = (sample: string) => Number(new RegExp(`^tandem_server_${sample} (\\d+)$`, 'm').exec(text)?.[1]);
+    const closed = (reason: string) => read(`connections_closed_total\\{reason="${reason}"\\}`);
+    return { open: read('open_connections'), age: closed('age'), drain: closed('drain'), client: closed('client') };
+  };
+  const becomes = (expected: object) => eventually(async () => assert.deepEqual(await counts(), expected));
+  const silent = () => net.connect(fixture.port, '127.0.0.1').resume();
+  const leaves = silent();
+  silent();
+  await becomes({ open: 2, age: 0, drain: 0, client: 0 });
+  leaves.destroy();
+  await becomes({ open: 1, age: 0, drain: 0, client: 1 });
+  await callBehindGoaway(fixture.port);
+  await becomes({ open: 1, age: 1, drain: 0, client: 1 });
+  // One that says nothing does not hold it up.
+  const startedMs = performance.now();
+  await fixture.server.finish();
+  assert.ok(performance.now() - startedMs < 5_000);
+  await becomes({ open: 0, age: 1, drain: 1, client: 1 });
+});
+
 test('a client that acknowledges nothing holds a finishing server up for a second at most', async (t) => {
   const fixture = await startServer(greetings);
   t.after(() => fixture[Symbol.asyncDispose]());

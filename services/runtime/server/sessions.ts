@@ -1,5 +1,6 @@
 import type { ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
+import { Counter, Gauge, type Registry } from 'prom-client';
 
 /** How long a client may take to say that it has read a GOAWAY. */
 const acknowledgeTimeoutMs = 1_000;
@@ -7,16 +8,24 @@ const acknowledgeTimeoutMs = 1_000;
 /** GOAWAY with NO_ERROR and the highest stream id: every call that the client has begun is still served (RFC 9113, 6.8). */
 const goawayFrame = Buffer.from([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
 
-/** A session shows the properties of its socket, but lets nobody write to it. */
-const writeGoaway = Symbol('writeGoaway');
+/** What a connection ended for. `client`: it left, or the network broke. */
+const closeReasons = ['age', 'drain', 'client'] as const;
 
-/** The HTTP/2 sessions of a server, sent away in an order in which no call is lost. */
+/** A session shows the properties of its socket, this one too, but lets nobody write to it. */
+const connection = Symbol('connection');
+
+interface Connection {
+  reason: (typeof closeReasons)[number];
+  readonly writeGoaway: () => void;
+}
+
+/** The HTTP/2 sessions of a server, counted, and sent away in an order in which no call is lost. */
 export interface Sessions {
   /**
-   * To be called for each socket before it becomes a session. Not for one of TLS: behind Node's back two writes at a time
-   * would end the process. Its session closes as grpc-js does it, which a client may have to answer with another try.
+   * To be called for each socket before it becomes a session. To one of TLS nothing is written: behind Node's back two writes
+   * at a time would end the process. Its session closes as grpc-js does it, which a client may have to answer with another try.
    */
-  adopt(socket: Socket): void;
+  adopt(socket: Socket, options: { readonly isTls: boolean }): void;
   /** To be called for each call: a session counts from its first one. Undefined: it is gone already. */
   add(session: ServerHttp2Session | undefined): void;
   /**
@@ -35,22 +44,49 @@ export interface Sessions {
 export function createSessions({
   maxAgeMs,
   graceMs,
+  registry,
 }: {
   readonly maxAgeMs: number;
   readonly graceMs: number;
+  readonly registry: Registry;
 }): Sessions {
   const sessions = new Map<ServerHttp2Session, NodeJS.Timeout>();
+  const open = new Set<Connection>();
+  new Gauge({
+    name: 'tandem_server_open_connections',
+    help: 'Connections of clients that are open',
+    registers: [registry],
+    collect() {
+      this.set(open.size);
+    },
+  });
+  const closed = new Counter({
+    name: 'tandem_server_connections_closed_total',
+    help: 'Connections that have closed, by why: age, drain, or client, which left',
+    labelNames: ['reason'],
+    registers: [registry],
+  });
+  for (const reason of closeReasons) closed.inc({ reason }, 0);
 
   async function retire(session: ServerHttp2Session): Promise<void> {
-    await goaway(session);
+    await goaway(session, 'age');
     if (session.destroyed) return;
     session.close();
     sessions.set(session, setTimeout(() => session.destroy(), graceMs).unref());
   }
 
   return {
-    adopt(socket) {
-      Object.defineProperty(socket, writeGoaway, { value: () => socket.write(goawayFrame) });
+    adopt(socket, { isTls }) {
+      const one: Connection = {
+        reason: 'client',
+        writeGoaway: () => void (isTls || socket.write(goawayFrame)),
+      };
+      Object.defineProperty(socket, connection, { value: one });
+      open.add(one);
+      socket.once('close', () => {
+        open.delete(one);
+        closed.inc({ reason: one.reason });
+      });
     },
     add(session) {
       if (session === undefined || sessions.has(session) || session.closed || session.destroyed) return;
@@ -63,13 +99,15 @@ export function createSessions({
       });
     },
     async sendGoaway() {
-      await Promise.all([...sessions.keys()].map(goaway));
+      // Those that never had a call are no sessions, and go as well.
+      for (const one of open) one.reason = 'drain';
+      await Promise.all([...sessions.keys()].map((session) => goaway(session, 'drain')));
     },
   };
 }
 
 /** HTTP/2 keeps the order of frames: the answer to a ping behind the GOAWAY comes behind all that was sent before. */
-function goaway(session: ServerHttp2Session): Promise<void> {
+function goaway(session: ServerHttp2Session, reason: Connection['reason']): Promise<void> {
   return new Promise((resolve) => {
     if (session.closed || session.destroyed) return resolve();
     const timer = setTimeout(resolve, acknowledgeTimeoutMs);
@@ -78,7 +116,9 @@ function goaway(session: ServerHttp2Session): Promise<void> {
       resolve();
     };
     session.once('close', acknowledged);
-    (session.socket as Socket & { readonly [writeGoaway]?: () => void })[writeGoaway]?.();
+    const one = (session.socket as Socket & { readonly [connection]: Connection })[connection];
+    one.reason = reason;
+    one.writeGoaway();
     // An error of the ping is that the session closes.
     session.ping(acknowledged);
   });
