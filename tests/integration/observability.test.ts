@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
+import { greeterCertificate } from '../../services/runtime/channel/testing/certificates.ts';
 import { startChild } from '../../services/lab/child.ts';
 import { projectFile, run, skipWithout } from '../harness/command.ts';
 import { readDocumentedMetrics } from '../harness/documented-metrics.ts';
@@ -42,14 +43,24 @@ async function startProgram(t: TestContext, name: string, env: Record<string, st
 
 /** A greeter and a gateway with a configuration in which each stage has something to do. */
 async function startPair(t: TestContext, env: Record<string, string> = {}) {
-  const greeter = await startProgram(t, 'greeter', env);
   const directory = mkdtempSync(join(tmpdir(), 'tandem-observability-'));
   t.after(() => rmSync(directory, { recursive: true }));
-  const config = join(directory, 'gateway.yaml');
-  writeFileSync(
-    config,
+  const write = (name: string, content: string) => {
+    const path = join(directory, name);
+    writeFileSync(path, content);
+    return path;
+  };
+  const tls = {
+    TLS_CERT: write('tls.crt', greeterCertificate.cert),
+    TLS_KEY: write('tls.key', greeterCertificate.key),
+  };
+  const greeter = await startProgram(t, 'greeter', { ...env, ...tls });
+  const config = write(
+    'gateway.yaml',
     `upstreams:
-  - { name: greeter, targets: ['ipv4:127.0.0.1:${greeter.port}'] }
+  - name: greeter
+    targets: ['ipv4:127.0.0.1:${greeter.port}']
+    tls: { ca: tls.crt, serverName: greeter.example }
 auth:
   - { name: example, issuer: 'https://issuer.example', audiences: [api], jwks: 'http://127.0.0.1:9/jwks.json' }
 policies:

@@ -118,7 +118,8 @@ export function createServer(options: ServerOptions): Server {
     sessions.adopt(socket, { isTls: tls !== undefined });
     connections.injectConnection(socket);
   };
-  const listener = tls === undefined ? createListener(serve) : createTlsListener(tls, log, serve);
+  const listener =
+    tls === undefined ? createListener(serve) : createTlsListener(tls, { registry, log, onConnection: serve });
   const addService = (definition: grpc.ServiceDefinition, implementation: grpc.UntypedServiceImplementation) => {
     server.addService(definition, implementation);
     paths.push(...Object.values(definition).map(({ path }) => path));

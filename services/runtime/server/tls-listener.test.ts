@@ -3,12 +3,17 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { duplexPair } from 'node:stream';
 import { suite, type TestContext, test } from 'node:test';
+import net, { type AddressInfo, type Socket } from 'node:net';
 import tls from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
+import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { Code } from '../call/status.ts';
 import { greeterCertificate, localCertificate } from '../channel/testing/certificates.ts';
-import { callMethod, startServer, type TestServer } from './testing.ts';
+import { callMethod, eventually, startServer, type TestServer } from './testing.ts';
+import { createTlsListener } from './tls-listener.ts';
 
 const greeter = { SayHello: async () => ({ message: 'Hello' }) };
 
@@ -36,6 +41,16 @@ async function sayHello(fixture: TestServer, certificate?: typeof localCertifica
     [{}],
   );
   return { code, details };
+}
+
+/** Makes the socket a client that does not trust the certificate and says so, where Node's own would only leave. */
+function mistrust(socket: Socket): Socket {
+  const [wire, ours] = duplexPair();
+  const client = tls.connect({ socket: wire, maxVersion: 'TLSv1.2' }).on('error', () => {});
+  ours.once('data', (hello: Buffer) => socket.write(hello));
+  // The alert `unknown_ca`: https://www.rfc-editor.org/rfc/rfc5246#section-7.2
+  socket.once('data', () => socket.end(Buffer.from([21, 3, 3, 0, 2, 2, 48])));
+  return socket.once('close', () => client.destroy());
 }
 
 /** The name in the certificate that a new connection is shown. */
@@ -104,6 +119,56 @@ suite('TLS', () => {
       fixture.log.map(({ msg }) => msg),
       ['TLS files cannot be used: the last ones stay in use', 'TLS files changed: new connections use them'],
     );
+    assert.match(await fixture.registry.metrics(), /^tandem_server_tls_errors_total 1$/m);
+  });
+
+  test('counts handshakes that fail by why, ends them, and logs none unless asked to', async (t) => {
+    const write = pemFiles(t);
+    const files = {
+      cert: write('tls.crt', localCertificate.cert),
+      key: write('tls.key', localCertificate.key),
+      ca: write('ca.crt', greeterCertificate.cert),
+    };
+    const registry = new Registry();
+    const lines: string[] = [];
+    const accepted: Socket[] = [];
+    const listener = createTlsListener(files, {
+      registry,
+      log: pino({}, { write: (line: string) => lines.push(line) }),
+      onConnection: (socket) => accepted.push(socket),
+      handshakeTimeoutMs: 200,
+    });
+    await once(listener.listen(0, '127.0.0.1'), 'listening');
+    const address = { host: '127.0.0.1', port: (listener.address() as AddressInfo).port };
+    t.after(() => listener.close());
+    const ended = (socket: Socket) =>
+      new Promise<void>((resolve) => {
+        socket
+          .on('error', () => {})
+          .on('close', () => resolve())
+          .resume();
+      });
+    const greet = (certificate?: typeof localCertificate) =>
+      ended(tls.connect({ ...address, ...certificate, ALPNProtocols: ['h2'], ca: localCertificate.cert }));
+    await greet();
+    await greet(localCertificate);
+    await ended(net.connect(address).end('GET / HTTP/1.1\r\n\r\n'));
+    await ended(net.connect(address));
+    const leaving = net.connect(address, () => leaving.destroy());
+    await ended(mistrust(net.connect(address)));
+    await eventually(async () => {
+      const text = await registry.metrics();
+      const counts = [...text.matchAll(/^tandem_server_tls_handshake_failures_total\{reason="(.*)"\} (\d+)$/gm)];
+      assert.deepEqual(Object.fromEntries(counts.map(([, reason, count]) => [reason, Number(count)])), {
+        'client-certificate': 2,
+        refused: 1,
+        protocol: 1,
+        timeout: 1,
+        closed: 1,
+      });
+    });
+    assert.deepEqual([accepted, lines], [[], []]);
+    await once(listener.close(), 'close'); // none of them holds it up
   });
 
   test('does not start with files that cannot be used', async (t) => {
