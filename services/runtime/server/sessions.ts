@@ -52,14 +52,16 @@ export function createSessions({
 }): Sessions {
   const sessions = new Map<ServerHttp2Session, NodeJS.Timeout>();
   const open = new Set<Connection>();
-  new Gauge({
-    name: 'tandem_server_open_connections',
-    help: 'Connections of clients that are open',
-    registers: [registry],
-    collect() {
-      this.set(open.size);
-    },
-  });
+  registry.registerMetric(
+    new Gauge({
+      name: 'tandem_server_open_connections',
+      help: 'Connections of clients that are open',
+      registers: [],
+      collect() {
+        this.set(open.size);
+      },
+    }),
+  );
   const closed = new Counter({
     name: 'tandem_server_connections_closed_total',
     help: 'Connections that have closed, by why: age, drain, or client, which left',
