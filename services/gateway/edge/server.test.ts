@@ -321,6 +321,22 @@ describe('a request that goes nowhere', () => {
       assert.equal((await fetch(edge.url + bookPath)).status, 200);
     });
   }
+
+  it('is counted where it is none, and so are connections', async () => {
+    await using edge = await startEdge(() => {});
+    const sample = async (name: string) =>
+      Number(new RegExp(`^http_server_${name} (\\d+)$`, 'm').exec(await edge.registry.metrics())?.[1]);
+    const waiting = connect(edge.port, '127.0.0.1', () => waiting.write(`GET ${bookPath} HTTP/1.1\r\nhost: x\r\n\r\n`));
+    await until(() => edge.calls.length === 1, 'the call');
+    assert.equal(await sample('open_connections'), 1);
+    waiting.destroy();
+    await until(() => edge.calls[0]?.cancelled !== undefined, 'the cancellation');
+    assert.equal(await sample('open_connections'), 0);
+    await exchangeRaw(edge.port, 'HELO example.org\r\n\r\n');
+    await exchangeRaw(edge.port, `GET /${'x'.repeat(20_000)} HTTP/1.1\r\nhost: x\r\n\r\n`);
+    assert.equal(await sample('refused_connections_total\\{code="400"\\}'), 1);
+    assert.equal(await sample('refused_connections_total\\{code="431"\\}'), 1);
+  });
 });
 
 describe('a stream of replies', () => {

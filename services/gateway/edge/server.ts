@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { type IncomingMessage, METHODS, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
-import type { Registry } from 'prom-client';
+import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Method } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
@@ -84,7 +84,7 @@ const rawType = 'application/octet-stream';
  * `google.api.http` (`/v1/hello:collect`, `{name=shelves/*}`) are more than its router has words for.
  */
 export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
-  const { routes, errors, metadata, cors, observer, log, bodyLimitBytes, requestTimeoutMs } = options;
+  const { routes, errors, metadata, cors, observer, registry, log, bodyLimitBytes, requestTimeoutMs } = options;
   const streams = createOpenStreams(options);
   const acceptWebSocket = createWebSocketAcceptor({
     maxMessageBytes: bodyLimitBytes,
@@ -98,6 +98,22 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   const uploads = new WeakSet<Socket>();
   /** Connections that got their last reply, and may still be sending. */
   const refused = new WeakSet<Socket>();
+  registry.registerMetric(
+    new Gauge({
+      name: 'http_server_open_connections',
+      help: 'Connections of clients that are open',
+      registers: [],
+      collect() {
+        this.set(sockets.size);
+      },
+    }),
+  );
+  const refusedConnections = new Counter({
+    name: 'http_server_refused_connections_total',
+    help: 'Connections that were ended because no request could be read; code: that of the reply',
+    labelNames: ['code'],
+    registers: [registry],
+  });
   const replyVaries = cors?.headersFor(undefined)['vary'] !== undefined;
   let draining = false;
   let closing = false;
@@ -369,6 +385,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     ];
     const body = JSON.stringify({ code, message });
     refused.add(socket);
+    refusedConnections.inc({ code: head.slice(0, 3) });
     const timer = setTimeout(() => socket.destroy(), lingerMs);
     socket.once('close', () => clearTimeout(timer));
     socket.end(
