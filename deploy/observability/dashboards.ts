@@ -160,6 +160,12 @@ const service: Dashboard = {
 const up = 'upstream=~"$upstream"';
 const gauge = (metric: string, labels = '') => `${metric}{${labels && `${labels}, `}${up}, ${ns}}`;
 
+const meanSize = (direction: 'sent' | 'rcvd') => {
+  const size = `grpc_client_attempt_${direction}_total_compressed_message_size_bytes`;
+  const sum = (sample: string) => `sum by (grpc_method) (${rate(`${size}_${sample}`, up)})`;
+  return `${sum('sum')} / ${sum('count')}`;
+};
+
 const channel: Dashboard = {
   title: 'Tandem / channel',
   description: 'How the gateways reach the replicas: endpoints, attempts, retries, health, backups.',
@@ -244,6 +250,14 @@ const channel: Dashboard = {
           'not seen: {{upstream}}': `sum by (upstream) (${rate('tandem_channel_unseen_attempts_total', up)})`,
         },
       },
+      {
+        title: 'Mean size of what a call sends and receives',
+        unit: 'bytes',
+        queries: {
+          'sent {{grpc_method}}': meanSize('sent'),
+          'received {{grpc_method}}': meanSize('rcvd'),
+        },
+      },
     ],
     'Targets and names': [
       {
@@ -276,7 +290,29 @@ const channel: Dashboard = {
       {
         title: 'TLS files that could not be used',
         unit: 'ops',
-        queries: { '{{upstream}}': `sum by (upstream) (${rate('tandem_channel_tls_errors_total', up)})` },
+        queries: {
+          'for {{upstream}}': `sum by (upstream) (${rate('tandem_channel_tls_errors_total', up)})`,
+          'of {{job}}': `sum by (job) (${rate('tandem_server_tls_errors_total')})`,
+        },
+      },
+    ],
+    'Connections at the greeters': [
+      {
+        title: 'Open connections',
+        description: 'A greeter that has none is known to no gateway.',
+        unit: 'short',
+        queries: { '{{instance}}': `tandem_server_open_connections{${ns}}` },
+      },
+      {
+        title: 'Closed, by why',
+        description: 'Many of `client` are clients that connect anew for each call, or a network that breaks.',
+        unit: 'ops',
+        queries: { '{{reason}}': `sum by (reason) (${rate('tandem_server_connections_closed_total')})` },
+      },
+      {
+        title: 'TLS handshakes that failed',
+        unit: 'ops',
+        queries: { '{{reason}}': `sum by (reason) (${rate('tandem_server_tls_handshake_failures_total')})` },
       },
     ],
   },
@@ -365,6 +401,18 @@ const gateway: Dashboard = {
         title: 'Refreshes by status',
         unit: 'ops',
         queries: { '{{grpc_status}}': `sum by (grpc_status) (${rate('tandem_cache_refreshes_total')})` },
+      },
+    ],
+    Connections: [
+      {
+        title: 'Open connections',
+        unit: 'short',
+        queries: { '{{instance}}': `http_server_open_connections{${ns}}` },
+      },
+      {
+        title: 'Ended, as no request could be read',
+        unit: 'ops',
+        queries: { '{{code}}': `sum by (code) (${rate('http_server_refused_connections_total')})` },
       },
     ],
     'Tokens and streams': [
