@@ -46,7 +46,7 @@ const httpStatusByCode: Readonly<Partial<Record<Code, number>>> = {
   [Code.DeadlineExceeded]: 504,
 };
 
-const server = fastify();
+const server = fastify({ routerOptions: { maxParamLength: 4_096 } });
 
 const replySchema = { type: 'object', properties: { message: { type: 'string' } } };
 

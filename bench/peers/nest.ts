@@ -256,7 +256,11 @@ function observe(server: FastifyInstance): void {
   });
 }
 
-const adapter = new FastifyAdapter({ requestIdHeader: 'x-request-id', genReqId: () => randomUUID() });
+const adapter = new FastifyAdapter({
+  requestIdHeader: 'x-request-id',
+  genReqId: () => randomUUID(),
+  routerOptions: { maxParamLength: 3 * maxNameBytes + 1 }, // in percent-encoding; more is 414
+});
 observe(adapter.getInstance());
 const app = await NestFactory.create<NestFastifyApplication>(AppModule, adapter, { logger: ['error', 'warn'] });
 await app.listen(0, '127.0.0.1');

@@ -13,13 +13,16 @@ const prefix = '/v1/hello/';
 const timeoutMs = 2_000;
 const headerBytes = 5;
 
-const requestHeaders = {
+/** As a list of names and values, which Node sends as it is. */
+const requestHeaders = Object.entries({
   ':method': 'POST',
+  ':scheme': 'http',
+  ':authority': 'greeter',
   ':path': '/helloworld.Greeter/SayHello',
   'content-type': 'application/grpc',
   te: 'trailers',
   'grpc-timeout': `${timeoutMs}m`,
-};
+}).flat();
 
 const backends = BACKENDS.split(',');
 const sessions: (ClientHttp2Session | undefined)[] = backends.map(() => undefined);
@@ -67,10 +70,13 @@ function sayHello(name: string, response: ServerResponse): void {
   stream.on('data', (chunk: Buffer) => {
     received = received === undefined ? chunk : Buffer.concat([received, chunk]);
   });
+  stream.on('end', () => {
+    if (grpcStatus === '0' && received !== undefined) reply(response, 200, JSON.stringify(decodeReply(received)));
+  });
   stream.on('error', () => {}); // 'close' follows
   stream.on('close', () => {
-    if (grpcStatus === '0' && received !== undefined) reply(response, 200, JSON.stringify(decodeReply(received)));
-    else if (timedOut || grpcStatus === '4') reply(response, 504, '{"error":"deadline exceeded"}');
+    if (response.headersSent) return;
+    if (timedOut || grpcStatus === '4') reply(response, 504, '{"error":"deadline exceeded"}');
     else if (grpcStatus === '' || grpcStatus === '14') reply(response, 503, '{"error":"unavailable"}');
     else reply(response, 500, '{"error":"failed"}');
   });
