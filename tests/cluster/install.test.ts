@@ -3,6 +3,9 @@ import test from 'node:test';
 import { Client, credentials, status as Status, type ServiceError } from '@grpc/grpc-js';
 import { projectFile } from '../harness/command.ts';
 import { eventually } from '../harness/eventually.ts';
+import { setFaults } from '../harness/faults.ts';
+import { readTrace, type TraceReply } from '../harness/jaeger.ts';
+import { formatTree, type Span, traceparent } from '../harness/spans.ts';
 import { skipWithoutCluster } from './cluster.ts';
 import { forwardPort, kubectl } from './kubectl.ts';
 import { installPair } from './pair.ts';
@@ -69,28 +72,44 @@ test('installed from nothing into a restricted namespace', { skip }, async (t) =
     assert.equal(mounted.trim(), 'false', 'a greeter has no token');
   });
 
-  await t.test('a trace through both is found in Jaeger', async () => {
+  await t.test('a request that is retried is found in Jaeger by its traceparent', async (t) => {
     await pair.kubectl('apply', '-f', projectFile('deploy/jaeger.yaml'));
     await pair.kubectl('rollout', 'status', 'deployment/jaeger', '--timeout=120s');
     const tracing = { tracing: { endpoint: 'http://jaeger:4318' } };
-    await Promise.all([pair.upgrade('greeter', 'greeter', tracing), pair.upgrade('gateway', 'gateway', tracing)]);
+    const faulty = { ...tracing, extraEnv: [{ name: 'FAULTS', value: 'enabled' }] };
+    await Promise.all([pair.upgrade('greeter', 'greeter', faulty), pair.upgrade('gateway', 'gateway', tracing)]);
     await Promise.all([pair.settled('greeter'), pair.settled('gateway')]);
+    const pods = (await pair.pods('greeter')).map(({ metadata }) => metadata.name);
+    for (const pod of pods) {
+      await setFaults(await forwardPort(t, pair.namespace, `pod/${pod}`, 9090), { errorCode: 'UNAVAILABLE' });
+    }
     const port = await forwardPort(t, pair.namespace, 'service/gateway', 8080);
     const traceId = '0af7651916cd43dd8448eb211c80319c';
-    const traceparent = `00-${traceId}-b7ad6b7169203331-01`;
-    assert.equal((await fetch(`http://127.0.0.1:${port}/v1/hello/Ada`, { headers: { traceparent } })).status, 200);
+    const reply = await fetch(`http://127.0.0.1:${port}/v1/hello/Ada`, { headers: traceparent(traceId) });
+    assert.equal(reply.status, 503);
+    const tree = [
+      'gateway SERVER GET /v1/hello/{name} 503 UNAVAILABLE',
+      ...['first', 'retry', 'retry'].flatMap((reason) => [
+        `  gateway CLIENT helloworld.Greeter/SayHello ${reason} UNAVAILABLE`,
+        '    greeter SERVER helloworld.Greeter/SayHello UNAVAILABLE',
+      ]),
+    ];
     const path = `/api/v1/namespaces/${pair.namespace}/services/jaeger:http/proxy/api/traces/${traceId}`;
-    const services = await eventually(
-      'Jaeger has spans of both',
+    let spans: readonly Span[] = [];
+    await eventually(
+      () => `${spans.length} of ${tree.length} spans are in Jaeger`,
       async () => {
-        const text = await kubectl(['get', '--raw', path]).catch(() => '{}');
-        const { data = [] } = JSON.parse(text) as { data?: { processes: Record<string, { serviceName: string }> }[] };
-        const names = data.flatMap(({ processes }) => Object.values(processes).map(({ serviceName }) => serviceName));
-        return new Set(names).size >= 2 && [...new Set(names)].sort();
+        const text = await kubectl(['get', '--raw', path]).catch(() => '{}'); // not found while there are none
+        spans = readTrace(JSON.parse(text) as TraceReply);
+        return spans.length >= tree.length;
       },
       { timeoutMs: 60_000 },
     );
-    assert.deepEqual(services, ['gateway', 'greeter']);
+    const attributes = ['http.response.status_code', 'tandem.attempt.reason', 'rpc.status_code'];
+    const withoutPod = (line: string) => line.replace(/(gateway|greeter) \1-\S+/, '$1');
+    assert.deepEqual(formatTree(spans, traceId, attributes).map(withoutPod), tree);
+    const tried = spans.filter(({ process, kind }) => process.startsWith('greeter') && kind === 'SERVER');
+    assert.deepEqual(tried.map(({ process }) => process).toSorted(), pods.map((pod) => `greeter ${pod}`).toSorted());
   });
 });
 

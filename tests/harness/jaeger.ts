@@ -49,8 +49,7 @@ export async function startJaeger(t: TestContext): Promise<Jaeger> {
     async spansOf(traceId) {
       const response = await get(`/api/traces/${traceId}`);
       if (response.status === 404) return [];
-      const { data } = (await response.json()) as TraceReply;
-      return (data ?? []).flatMap(({ spans, processes }) => spans.map((span) => toSpan(span, processes)));
+      return readTrace((await response.json()) as TraceReply);
     },
   };
 }
@@ -72,8 +71,14 @@ interface JaegerSpan {
 
 type Processes = Readonly<Record<string, { readonly serviceName: string; readonly tags: readonly Tag[] }>>;
 
-interface TraceReply {
+/** What Jaeger answers for `/api/traces/ID`. */
+export interface TraceReply {
   readonly data?: readonly { readonly spans: readonly JaegerSpan[]; readonly processes: Processes }[];
+}
+
+/** The spans of a trace that Jaeger has answered with. */
+export function readTrace({ data }: TraceReply): Span[] {
+  return (data ?? []).flatMap(({ spans, processes }) => spans.map((span) => toSpan(span, processes)));
 }
 
 function toSpan(span: JaegerSpan, processes: Processes): Span {
