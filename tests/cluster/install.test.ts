@@ -105,7 +105,7 @@ test('installed from nothing into a restricted namespace', { skip }, async (t) =
       },
       { timeoutMs: 60_000 },
     );
-    const attributes = ['http.response.status_code', 'tandem.attempt.reason', 'rpc.status_code'];
+    const attributes = ['http.response.status_code', 'tandem.attempt.reason', 'rpc.response.status_code'];
     const withoutPod = (line: string) => line.replace(/(gateway|greeter) \1-\S+/, '$1');
     assert.deepEqual(formatTree(spans, traceId, attributes).map(withoutPod), tree);
     const tried = spans.filter(({ process, kind }) => process.startsWith('greeter') && kind === 'SERVER');

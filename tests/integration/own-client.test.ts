@@ -11,7 +11,7 @@ const program = fileURLToPath(new URL('../../services/runtime/server/testdata/ow
 test('calls that a handler makes by a client of its own are in its trace, and each call has one span a side', async (t) => {
   const { spans, env } = await startCollector(t);
   await promisify(execFile)(process.execPath, [program], { env });
-  assert.deepEqual(formatTree(spans, spans[0]?.traceId ?? '', ['rpc.status_code', 'rpc.grpc.status_code']), [
+  assert.deepEqual(formatTree(spans, spans[0]?.traceId ?? '', ['rpc.response.status_code', 'rpc.grpc.status_code']), [
     'fixture CLIENT grpc.helloworld.Greeter/SayHello 0',
     '  fixture SERVER helloworld.Greeter/SayHello OK',
     '    fixture CLIENT grpc.helloworld.Greeter/SayHello 0',

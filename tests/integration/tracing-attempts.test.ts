@@ -18,7 +18,7 @@ const attempt = [
   'tandem.attempt.number',
   'tandem.attempt.reason',
   'tandem.target.priority',
-  'rpc.status_code',
+  'rpc.response.status_code',
   'tandem.attempt.lost',
 ];
 

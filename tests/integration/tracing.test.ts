@@ -19,7 +19,7 @@ import { formatTree, type Span, traceparent } from '../harness/spans.ts';
 const faulty = { greeterEnv: { FAULTS: 'enabled' } };
 /** Spans leave after at most that long. */
 const soon = { OTEL_BSP_SCHEDULE_DELAY: '100' };
-const status = ['http.response.status_code', 'tandem.attempt.reason', 'rpc.status_code'];
+const status = ['http.response.status_code', 'tandem.attempt.reason', 'rpc.response.status_code'];
 
 /** Each of three attempts fails at the one replica. */
 const retried = [

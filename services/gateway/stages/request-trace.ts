@@ -191,7 +191,7 @@ export class RequestTrace implements KeptTrace {
     if (outcome === undefined) return attributes;
     const { code, status, failed } = outcome;
     attributes['http.response.status_code'] = code;
-    if (status !== undefined) attributes['rpc.status_code'] = codeName(status.code);
+    if (status !== undefined) attributes['rpc.response.status_code'] = codeName(status.code);
     if (failed) attributes['error.type'] = code < 500 && status !== undefined ? codeName(status.code) : String(code);
     return attributes;
   }

@@ -80,7 +80,7 @@ test('each attempt of a sampled call is a client span that says which, why and w
     'tandem.target.priority': 0,
     'tandem.attempt.number': 1,
     'tandem.attempt.reason': 'first',
-    'rpc.status_code': 'UNAVAILABLE',
+    'rpc.response.status_code': 'UNAVAILABLE',
     'error.type': 'UNAVAILABLE',
     'tandem.attempt.unseen': true,
   });
@@ -137,6 +137,9 @@ test('while tracing is off nothing is sent along, and the attempts can be looked
   assert.equal(failed?.error, 'gone');
   assert.ok(Number(failed.endMs) >= failed.startMs);
   assert.equal(failed.parentSpanId, spanId);
-  assert.deepEqual([running?.endMs, running?.error, running?.attributes['rpc.status_code']], Array(3).fill(undefined));
+  assert.deepEqual(
+    [running?.endMs, running?.error, running?.attributes['rpc.response.status_code']],
+    Array(3).fill(undefined),
+  );
   assert.equal(call.spans(spanId)[0]?.spanId, failed.spanId);
 });

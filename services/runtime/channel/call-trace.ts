@@ -135,7 +135,7 @@ class Attempt implements AttemptSpan {
     if (outcome === undefined) return attributes;
     const { status, lost, sent, received } = outcome;
     const code = codeName(status.code);
-    attributes['rpc.status_code'] = code;
+    attributes['rpc.response.status_code'] = code;
     if (lost) attributes['tandem.attempt.lost'] = true;
     else if (status.code !== Code.OK) attributes['error.type'] = code;
     if (status.seenByPeer === 'no') attributes['tandem.attempt.unseen'] = true;

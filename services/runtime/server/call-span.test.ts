@@ -63,7 +63,7 @@ test("a call is a span below its client's, in which the handler runs", async () 
   assert.deepEqual(attributes, {
     'rpc.system.name': 'grpc',
     'rpc.method': 'helloworld.Greeter/SayHello',
-    'rpc.status_code': 'OK',
+    'rpc.response.status_code': 'OK',
     'network.peer.address': '127.0.0.1',
   });
 });
@@ -78,7 +78,7 @@ test('only the codes that are the fault of the server make an error', async () =
   await callMethod(fixture.client, 'SayHello', [{ name: 'bad' }]);
   await callMethod(fixture.client, 'SayHello', [{ name: 'Ada' }]);
   const told = (await spans(2)).map(({ status, attributes }) => [
-    attributes['rpc.status_code'],
+    attributes['rpc.response.status_code'],
     attributes['error.type'],
     status.code,
     status.message,
@@ -105,6 +105,6 @@ test('a stream that its client cancels ends its span, with what was sent until t
     if (++received === 2) stream.cancel();
   });
   const [span] = await spans(1);
-  assert.equal(span?.attributes['rpc.status_code'], 'CANCELLED');
+  assert.equal(span?.attributes['rpc.response.status_code'], 'CANCELLED');
   assert.deepEqual([span.attributes['tandem.messages.sent'], span.attributes['tandem.messages.received']], [2, 2]);
 });

@@ -72,7 +72,7 @@ function attributesOf(path: string, { code, remoteAddress, remotePort, messages 
   const attributes: Attributes = {
     'rpc.system.name': 'grpc',
     'rpc.method': path.slice(1),
-    'rpc.status_code': codeName(code),
+    'rpc.response.status_code': codeName(code),
     'network.peer.address': remoteAddress,
     'network.peer.port': remotePort,
   };
