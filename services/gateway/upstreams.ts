@@ -31,7 +31,7 @@ export interface Upstreams {
   /** How many calls each may have and has, by its name. */
   admissions(): Record<string, AdmissionSnapshot>;
   /** The attempts of each since the start, by its name. */
-  counters(): Promise<Record<string, AttemptCounters>>;
+  counters(): Record<string, AttemptCounters>;
   close(): Promise<void>;
 }
 

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { Counter, Gauge, type Registry } from 'prom-client';
+import { createCounter } from '#runtime/process/counter.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import type { Guard, Visit } from '../edge/exchange.ts';
 import type { AuthProvider } from '../policy-schema.ts';
@@ -24,11 +25,10 @@ export function createAuthentication(options: {
 }): Authentication {
   const { providers, registry, log } = options;
   if (providers.length === 0) return { start() {}, stop() {}, guardOf: (provider) => fail(provider) };
-  const requests = new Counter({
+  const requests = createCounter(registry, {
     name: 'tandem_auth_requests_total',
     help: 'Requests to methods that ask for a token, by how they fared',
     labelNames: ['provider', 'outcome'],
-    registers: [registry],
   });
   const fetches = new Counter({
     name: 'tandem_auth_jwks_fetches_total',
@@ -54,7 +54,7 @@ export function createAuthentication(options: {
           log.warn({ provider: name, url, err: error }, 'keys cannot be fetched: the last ones stay in use for 24 h');
         },
       });
-      const count = (outcome: AuthOutcome) => requests.inc({ provider: name, outcome });
+      const count = (outcome: AuthOutcome) => void requests.of({ provider: name, outcome }).value++;
       return [name, { keys, guard: createGuard({ provider, keys, count, log }) }];
     }),
   );

@@ -2,6 +2,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Caller, CallStart, CallStatus, Metadata, MetadataEntry, Method } from '#runtime/call/call.ts';
 import { getText } from '#runtime/call/metadata.ts';
 import { Code, codeName, localStatus } from '#runtime/call/status.ts';
+import { type Count, createCounter } from '#runtime/process/counter.ts';
 import { millisecondsOf, parseCacheControl, type Wish } from '../edge/cache-control.ts';
 import { statusOf } from '../edge/errors.ts';
 import type { CachePolicy } from '../policy-schema.ts';
@@ -160,7 +161,7 @@ export function createCache(options: { readonly maxBytes: number; readonly regis
     }
 
     function conclude(onAnswer: OnAnswer, answer: Answer): void {
-      lookups[answer.outcome].inc();
+      lookups[answer.outcome].value++;
       onAnswer(answer);
     }
 
@@ -301,7 +302,7 @@ export function createCache(options: { readonly maxBytes: number; readonly regis
       return Math.min(toldMs ?? ttlMs, ttlMs);
     }
 
-    return { answer, bypass: () => lookups.bypass.inc() };
+    return { answer, bypass: () => void lookups.bypass.value++ };
   }
 
   return {
@@ -334,11 +335,10 @@ function outcomeOf({ collapsed, forwarded }: Waiter): CacheOutcome {
 
 function createFlightMetrics(registry: Registry, running: ReadonlySet<Flight>) {
   const registers = [registry];
-  const lookups = new Counter({
+  const lookups = createCounter(registry, {
     name: 'tandem_cache_lookups_total',
     help: 'Answers of methods with a cache policy, by how they came about',
     labelNames: ['grpc_method', 'outcome'],
-    registers,
   });
   const refreshes = new Counter({
     name: 'tandem_cache_refreshes_total',
@@ -362,12 +362,9 @@ function createFlightMetrics(registry: Registry, running: ReadonlySet<Flight>) {
   const nameOf = ({ path }: Method) => path.slice(1);
   return {
     lookups(method: Method) {
-      const counters = outcomes.map((outcome) => {
-        const counter = lookups.labels({ grpc_method: nameOf(method), outcome });
-        counter.inc(0);
-        return [outcome, counter] as const;
-      });
-      return Object.fromEntries(counters) as Record<CacheOutcome, { inc(): void }>;
+      const grpc_method = nameOf(method);
+      const counts = outcomes.map((outcome) => [outcome, lookups.of({ grpc_method, outcome })] as const);
+      return Object.fromEntries(counts) as Record<CacheOutcome, Count>;
     },
     countRefresh: (method: Method, { code }: CallStatus) =>
       refreshes.inc({ grpc_method: nameOf(method), grpc_status: codeName(code) }),

@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto';
-import { Counter, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
 import { Code, type RpcError } from '#runtime/call/status.ts';
+import { createCounter } from '#runtime/process/counter.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { errorWith, retryInfo } from '../edge/errors.ts';
 import type { Guard, Visit } from '../edge/exchange.ts';
@@ -31,16 +32,16 @@ export function createQuotas(options: {
   const withQuota = policies.flatMap(({ name, quota }) => (quota === undefined ? [] : [{ name: nameOf(name), quota }]));
   if (withQuota.length === 0) return { guardOf: fail, start() {}, stop() {} };
   const store = createQuotaStore(options);
-  const requests = new Counter({
+  const requests = createCounter(registry, {
     name: 'tandem_quota_requests_total',
     help: 'Requests to methods with a quota, by whether they were within it',
     labelNames: ['policy', 'result'],
-    registers: [registry],
   });
   const guards = new Map(
     withQuota.map(({ name, quota }) => {
-      const [allowed, refused] = ['allowed', 'refused'].map((result) => requests.labels({ policy: name, result }));
-      const count = (isAllowed: boolean) => (isAllowed ? allowed : refused)?.inc();
+      const allowed = requests.of({ policy: name, result: 'allowed' });
+      const refused = requests.of({ policy: name, result: 'refused' });
+      const count = (isAllowed: boolean) => void (isAllowed ? allowed : refused).value++;
       return [quota, createGuard(name, quota, store, count)];
     }),
   );

@@ -1,8 +1,9 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Counter as RareCounter, Gauge, type Registry } from 'prom-client';
 import { latencyBuckets } from '../call/latency-buckets.ts';
 import type { AttemptReason, Method } from '../call/call.ts';
 import { sizeBuckets } from '../call/size-buckets.ts';
 import { Code, codeName } from '../call/status.ts';
+import { type Count, type Counter, createCounter } from '../process/counter.ts';
 import { createHistogram, type Observe } from '../process/histogram.ts';
 import type { Channel, ChannelSnapshot } from './channel.ts';
 import type { EndpointSnapshot } from './endpoints.ts';
@@ -15,7 +16,7 @@ export interface ChannelMetrics {
   /** How the channel stands, looked at whenever the metrics are read. */
   watch(channel: Channel, upstream: string): void;
   /** What was done since the start, by upstream. */
-  counters(): Promise<Record<string, AttemptCounters>>;
+  counters(): Record<string, AttemptCounters>;
 }
 
 export interface AttemptCounters {
@@ -30,23 +31,20 @@ export interface AttemptCounters {
  */
 export function createChannelMetrics(registry: Registry): ChannelMetrics {
   const registers = [registry];
-  const attemptStarted = new Counter({
+  const attemptStarted = createCounter(registry, {
     name: 'grpc_client_attempt_started_total',
     help: 'RPC attempts started, with those that have not ended, by why: first, repick, retry or hedge',
     labelNames: ['grpc_method', 'grpc_target', 'upstream', 'reason'],
-    registers,
   });
-  const attemptUnseen = new Counter({
+  const attemptUnseen = createCounter(registry, {
     name: 'tandem_channel_unseen_attempts_total',
     help: 'Attempts that no replica saw: never sent, or refused before a handler ran',
     labelNames: ['grpc_method', 'grpc_target', 'upstream'],
-    registers,
   });
-  const budgetExhausted = new Counter({
+  const budgetExhausted = createCounter(registry, {
     name: 'tandem_channel_budget_exhausted_total',
     help: 'Retries and hedges that the policy would have made and the budget did not allow',
     labelNames: ['grpc_method', 'grpc_target', 'upstream'],
-    registers,
   });
   const attemptDuration = createHistogram(registry, {
     name: 'grpc_client_attempt_duration_seconds',
@@ -72,43 +70,41 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
     labelNames: ['grpc_method', 'grpc_target', 'upstream', 'grpc_status'],
     buckets: latencyBuckets,
   });
-  const endpointAttempts = new Counter({
+  const endpointAttempts = createCounter(registry, {
     name: 'tandem_channel_endpoint_attempts_total',
     help: 'Attempts sent to an endpoint',
     labelNames: ['grpc_target', 'upstream', 'endpoint'],
-    registers,
   });
-  const endpointFailures = new Counter({
+  const endpointFailures = createCounter(registry, {
     name: 'tandem_channel_endpoint_failures_total',
     help: 'Attempts at an endpoint that failed, without hedges that lost',
     labelNames: ['grpc_target', 'upstream', 'endpoint'],
-    registers,
   });
-  const connectionFailures = new Counter({
+  const connectionFailures = new RareCounter({
     name: 'tandem_channel_connection_failures_total',
     help: 'Connections to endpoints that broke or could not be made',
     labelNames: ['grpc_target', 'upstream'],
     registers,
   });
-  const ejections = new Counter({
+  const ejections = new RareCounter({
     name: 'tandem_channel_ejections_total',
     help: 'Endpoints taken out of the pick, by rule',
     labelNames: ['grpc_target', 'upstream', 'reason'],
     registers,
   });
-  const prioritySwitches = new Counter({
+  const prioritySwitches = new RareCounter({
     name: 'tandem_channel_priority_switches_total',
     help: 'How often calls went over to another target',
     labelNames: ['grpc_target', 'upstream'],
     registers,
   });
-  const resolverErrors = new Counter({
+  const resolverErrors = new RareCounter({
     name: 'tandem_channel_resolver_errors_total',
     help: 'Failures to resolve a target; the last endpoints stay in use',
     labelNames: ['grpc_target', 'upstream'],
     registers,
   });
-  const tlsErrors = new Counter({
+  const tlsErrors = new RareCounter({
     name: 'tandem_channel_tls_errors_total',
     help: 'Changes of the TLS files that left them unusable; the last ones stay in use',
     labelNames: ['grpc_target', 'upstream'],
@@ -119,8 +115,8 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
 
   return {
     watch: (channel, upstream) => void watched.push({ channel, upstream }),
-    async counters() {
-      const [started, unseen] = await Promise.all([sumByUpstream(attemptStarted), sumByUpstream(attemptUnseen)]);
+    counters() {
+      const [started, unseen] = [sumByUpstream(attemptStarted), sumByUpstream(attemptUnseen)];
       return Object.fromEntries(
         watched.map(({ upstream }) => [
           upstream,
@@ -140,19 +136,19 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
       return (event: ChannelEvent) => {
         switch (event.type) {
           case 'attempt-started':
-            ofMethod(event.method).started(event.reason).inc();
-            ofEndpoint(event.endpointId).attempts.inc();
+            ofMethod(event.method).started(event.reason).value++;
+            ofEndpoint(event.endpointId).attempts.value++;
             break;
           case 'attempt-ended':
             endAttempt(event);
-            if (event.status.seenByPeer === 'no') ofMethod(event.method).unseen.inc();
-            if (event.status.code !== Code.OK && !event.lost) ofEndpoint(event.endpointId).failures.inc();
+            if (event.status.seenByPeer === 'no') ofMethod(event.method).unseen.value++;
+            if (event.status.code !== Code.OK && !event.lost) ofEndpoint(event.endpointId).failures.value++;
             break;
           case 'call-ended':
             ofMethod(event.method).call(event.status.code)(event.durationMs / 1_000);
             break;
           case 'budget-exhausted':
-            ofMethod(event.method).budgetExhausted.inc();
+            ofMethod(event.method).budgetExhausted.value++;
             break;
           case 'connection':
             if (event.state === 'SHUTDOWN') forget(event.endpointId);
@@ -188,15 +184,15 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
             const byCode: T[] = [];
             return (code: number) => (byCode[code] ??= children({ ...labels, grpc_status: codeName(code) }));
           };
-          const byReason = new Map<AttemptReason, Counter.Internal>();
+          const byReason = new Map<AttemptReason, Count>();
           found = {
             started(reason) {
               let counter = byReason.get(reason);
-              if (counter === undefined) byReason.set(reason, (counter = attemptStarted.labels({ ...labels, reason })));
+              if (counter === undefined) byReason.set(reason, (counter = attemptStarted.of({ ...labels, reason })));
               return counter;
             },
-            unseen: attemptUnseen.labels(labels),
-            budgetExhausted: budgetExhausted.labels(labels),
+            unseen: attemptUnseen.of(labels),
+            budgetExhausted: budgetExhausted.of(labels),
             attempt: byStatus((labels) => ({
               duration: attemptDuration(labels),
               sent: attemptSent(labels),
@@ -204,7 +200,6 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
             })),
             call: byStatus(callDuration),
           };
-          for (const counter of [found.unseen, found.budgetExhausted]) counter.inc(0);
           byMethod.set(method, found);
         }
         return found;
@@ -214,8 +209,7 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
         let found = byEndpoint.get(endpoint);
         if (found === undefined) {
           const labels = { ...ofChannel, endpoint };
-          found = { attempts: endpointAttempts.labels(labels), failures: endpointFailures.labels(labels) };
-          found.failures.inc(0);
+          found = { attempts: endpointAttempts.of(labels), failures: endpointFailures.of(labels) };
           byEndpoint.set(endpoint, found);
         }
         return found;
@@ -230,12 +224,9 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
   };
 }
 
-async function sumByUpstream(counter: Counter<'upstream'>): Promise<ReadonlyMap<string, number>> {
+function sumByUpstream(counter: Pick<Counter<'upstream'>, 'series'>): ReadonlyMap<string, number> {
   const sums = new Map<string, number>();
-  for (const { labels, value } of (await counter.get()).values) {
-    const upstream = String(labels.upstream);
-    sums.set(upstream, (sums.get(upstream) ?? 0) + value);
-  }
+  for (const { labels, value } of counter.series()) sums.set(labels.upstream, (sums.get(labels.upstream) ?? 0) + value);
   return sums;
 }
 
@@ -244,9 +235,9 @@ type AttemptEnded = Extract<ChannelEvent, { type: 'attempt-ended' }>;
 type StatusLabels = Record<'grpc_method' | 'grpc_target' | 'upstream' | 'grpc_status', string>;
 
 interface MethodChildren {
-  readonly started: (reason: AttemptReason) => Counter.Internal;
-  readonly unseen: Counter.Internal;
-  readonly budgetExhausted: Counter.Internal;
+  readonly started: (reason: AttemptReason) => Count;
+  readonly unseen: Count;
+  readonly budgetExhausted: Count;
   readonly attempt: (code: number) => {
     readonly duration: Observe;
     readonly sent: Observe;
@@ -256,8 +247,8 @@ interface MethodChildren {
 }
 
 interface EndpointChildren {
-  readonly attempts: Counter.Internal;
-  readonly failures: Counter.Internal;
+  readonly attempts: Count;
+  readonly failures: Count;
 }
 
 interface WatchedChannel {

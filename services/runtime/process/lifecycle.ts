@@ -20,7 +20,7 @@ export interface Program {
   /** Cuts what is left, so that `finish()` resolves. */
   force(): void;
   /** What was done, for the last log line. */
-  counters(): object | Promise<object>;
+  counters(): object;
 }
 
 /**
@@ -106,7 +106,7 @@ export async function runProgram(
     await step(() => program.drain(delayMs));
     await Promise.race([sleep(delayMs), faulted.promise]);
     await step(finish);
-    await step(async () => log.info(await program.counters(), 'stopped'));
+    await step(async () => log.info(program.counters(), 'stopped'));
   }
   await tracing.stop();
   await admin.stop();

@@ -1,8 +1,9 @@
-import { Counter, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
 import { latencyBuckets } from '../call/latency-buckets.ts';
 import { sizeBuckets } from '../call/size-buckets.ts';
 import { Code, codeName, isServerFault } from '../call/status.ts';
 import { createAccessLog } from '../process/access-log.ts';
+import { createCounter } from '../process/counter.ts';
 import { createHistogram, type Observe } from '../process/histogram.ts';
 import type { Logger } from '../process/log.ts';
 
@@ -62,11 +63,10 @@ export function createObserver(options: {
 }): Observer {
   const { registry, log, slowRequestMs } = options;
   const { levelOf } = createAccessLog(log, options.accessLogRatio);
-  const callStarted = new Counter({
+  const callStarted = createCounter(registry, {
     name: callStartedName,
     help: 'Calls started, those in flight included.',
     labelNames: ['grpc_method'],
-    registers: [registry],
   });
   const callDuration = createHistogram(registry, {
     name: callDurationName,
@@ -90,7 +90,7 @@ export function createObserver(options: {
   const methods = new Map(options.paths.map((path) => [path, observeMethod(path.slice(1))]));
 
   function observeMethod(name: string) {
-    const started = callStarted.labels(name);
+    const started = callStarted.of({ grpc_method: name });
     const byCode: CallHistograms[] = [];
     const histogramsOf = (code: number): CallHistograms => {
       const labels = { grpc_method: name, grpc_status: codeName(code) };
@@ -103,7 +103,7 @@ export function createObserver(options: {
       start() {
         const startMs = performance.now();
         counters.started++;
-        started.inc();
+        started.value++;
         return (end: CallEnd) => {
           const { code, trace } = end;
           const durationMs = performance.now() - startMs;
