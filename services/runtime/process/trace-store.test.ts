@@ -32,7 +32,7 @@ function trace(overrides: Partial<KeptTrace> = {}): KeptTrace {
 }
 
 test('keeps the last traces, the newest first', () => {
-  const store = createTraceStore({ maxTraces: 3 });
+  const store = createTraceStore({ maxFine: 3 });
   const traces = Array.from({ length: 8 }, () => trace());
   for (const each of traces) store.add(each);
   assert.deepEqual(store.find(), traces.slice(5).toReversed());
@@ -40,7 +40,7 @@ test('keeps the last traces, the newest first', () => {
 });
 
 test('keeps within its bytes, even if nothing is left', () => {
-  const store = createTraceStore({ maxTraces: 100, maxBytes: 2_500 });
+  const store = createTraceStore({ maxFine: 100, maxBytes: 2_500 });
   for (let i = 0; i < 10; i++) store.add(trace());
   assert.equal(store.find().length, 2);
   store.add(trace({ bytes: 3_000 }));
@@ -50,7 +50,7 @@ test('keeps within its bytes, even if nothing is left', () => {
 });
 
 test('fine traces push out none that failed or were slow', () => {
-  const store = createTraceStore({ maxTraces: 2 });
+  const store = createTraceStore({ maxFine: 2, maxNotable: 2 });
   const failed = trace({ failed: true });
   const slow = trace({ slow: true, route: '/v1/{b}' });
   for (const each of [failed, slow, ...Array.from({ length: 5 }, () => trace())]) store.add(each);

@@ -45,18 +45,23 @@ export interface TraceFilter {
   readonly limit?: number;
 }
 
-/** Keeps as many of those that failed or were slow as of the others, which would push them out otherwise. */
+/**
+ * Keeps those that failed or were slow apart from the others, which would push them out otherwise. Of the others there are
+ * few: what lives longer than its request is copied by the garbage collector.
+ */
 export function createTraceStore(
   options: {
-    /** Of each of the two kinds. Defaults to 500. */
-    readonly maxTraces?: number;
+    /** Of those that failed or were slow. Defaults to 500. */
+    readonly maxNotable?: number;
+    /** Of the others. Defaults to 100. */
+    readonly maxFine?: number;
     /** Of each of the two kinds. Defaults to 4 MiB. */
     readonly maxBytes?: number;
   } = {},
 ): TraceStore {
-  const { maxTraces = 500, maxBytes = 4 * 1024 * 1024 } = options;
-  const fine = new Ring(maxTraces, maxBytes);
-  const notable = new Ring(maxTraces, maxBytes);
+  const { maxNotable = 500, maxFine = 100, maxBytes = 4 * 1024 * 1024 } = options;
+  const fine = new Ring(maxFine, maxBytes);
+  const notable = new Ring(maxNotable, maxBytes);
   return {
     add(trace) {
       (trace.failed || trace.slow ? notable : fine).add(trace);
