@@ -86,7 +86,7 @@ export function relay(options: {
       heldBack = 0;
     });
   }
-  outlet.once('close', () => {
+  outlet.on('close', () => {
     if (!ended) stop(statusOf(new RpcError(Code.CANCELLED, 'the client went away')));
   });
   call.request(start.method.responseStream ? streamWindow : 1);

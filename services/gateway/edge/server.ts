@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
-import { type IncomingMessage, METHODS, ServerResponse } from 'node:http';
+import { type IncomingHttpHeaders, type IncomingMessage, METHODS, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import { Counter, Gauge, type Registry } from 'prom-client';
@@ -13,10 +13,10 @@ import { problemOfTarget } from '../transcoding/request-target.ts';
 import { type HttpRoute, isApiRoute, type Match, type RouteTable } from '../transcoding/routes.ts';
 import { type Cors, preflightMethod } from './cors.ts';
 import { type ErrorWriter, HttpError, httpStatusOf, statusOf } from './errors.ts';
-import type { ServedRoute, Upgrade, Visit } from './exchange.ts';
+import type { Exchange, Identity, ServedRoute, Upgrade } from './exchange.ts';
 import type { MetadataRules } from './metadata.ts';
 import { ndjsonType } from './ndjson.ts';
-import { createOpenStreams } from './open-streams.ts';
+import { createOpenStreams, type OpenStreams } from './open-streams.ts';
 import { createWebSocketAcceptor, isSameOrigin, takeProtocolToken } from './websocket.ts';
 
 /** The HTTP side of the gateway. */
@@ -67,14 +67,72 @@ const maxHeadBytes = 16_384;
 
 const requestIdSyntax = /^[\w.:/+=-]{1,128}$/;
 
-/** What is known of a request from its head. */
-interface Arrival {
+/** One request on its way: known by its head first, and then an exchange. */
+class Arrival implements Exchange {
   readonly match: Match<ServedRoute<HttpRoute>> | undefined;
-  readonly observation: Observation;
   /** Set where the body is taken as it is, whatever its type. */
   readonly contentType: string | undefined;
-  readonly visit: Visit;
+  readonly request: FastifyRequest;
+  readonly reply: FastifyReply;
+  readonly observation: Observation;
+  identity: Identity | undefined = undefined;
+  body: string | RawBody = '';
+  upload: IncomingMessage | undefined = undefined;
+  upgrade: Upgrade | undefined = undefined;
+  readonly errors: ErrorWriter;
+  readonly metadata: MetadataRules;
+  readonly streams: OpenStreams;
+
+  constructor(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    match: Arrival['match'],
+    observation: Observation,
+    server: Pick<Exchange, 'errors' | 'metadata' | 'streams'>,
+  ) {
+    const isRaw = match?.served !== undefined && isApiRoute(match.served.route) && takesRawBody(match.served.route);
+    this.match = match;
+    this.contentType = isRaw ? (request.headers['content-type'] ?? '') : undefined;
+    this.request = request;
+    this.reply = reply;
+    this.observation = observation;
+    this.errors = server.errors;
+    this.metadata = server.metadata;
+    this.streams = server.streams;
+  }
+
+  get headers(): IncomingHttpHeaders {
+    return this.request.raw.headers;
+  }
+
+  get ip(): string {
+    return this.request.ip;
+  }
+
+  get requestId(): string {
+    return this.request.id;
+  }
+
+  get segments(): readonly string[] {
+    return this.match?.served === undefined ? [] : this.match.segments;
+  }
+
+  get query(): string {
+    return queryOf(this.request.raw.url);
+  }
 }
+
+/** Where each request has its arrival: a property, since a WeakMap of every request is work for the garbage collector. */
+const arrivalKey = Symbol('arrival');
+type Arriving = FastifyRequest & { [arrivalKey]?: Arrival };
+
+function arrivalOf(request: FastifyRequest): Arrival {
+  return (request as Arriving)[arrivalKey] as Arrival;
+}
+
+/** Where each connection has its last reply. */
+const replyKey = Symbol('reply');
+type Replying = Socket & { [replyKey]?: ServerResponse };
 
 /** What a body that is taken as it is passes for, so that one parser reads it. */
 const rawType = 'application/octet-stream';
@@ -91,9 +149,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     closeTimeoutMs: options.streamIdleTimeoutMs,
   });
   const sockets = new Set<Socket>();
-  const arrivals = new WeakMap<IncomingMessage, Arrival>();
   const upgrades = new WeakMap<IncomingMessage, { readonly socket: Socket; readonly head: Buffer }>();
-  const replies = new WeakMap<Socket, ServerResponse>();
   /** Connections whose request is a stream. */
   const uploads = new WeakSet<Socket>();
   /** Connections that got their last reply, and may still be sending. */
@@ -173,21 +229,22 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     if (isUtf8(body as Buffer)) done(null, body.toString());
     else done(new RpcError(Code.INVALID_ARGUMENT, 'the body must be UTF-8'));
   });
-  app.addContentTypeParser(ndjsonType, ({ raw }, _body, done) => {
-    const { match } = arrivals.get(raw) as Arrival;
-    if (match?.served && methodOf(match.served.route)?.requestStream) done(null, raw);
+  app.addContentTypeParser(ndjsonType, (request, _body, done) => {
+    const { match } = arrivalOf(request);
+    if (match?.served && methodOf(match.served.route)?.requestStream) done(null, request.raw);
     else done(wrongMediaType('application/json'));
   });
 
-  app.addContentTypeParser(rawType, { parseAs: 'buffer' }, ({ raw, headers }, body, done) => {
-    const { contentType } = arrivals.get(raw) as Arrival;
+  app.addContentTypeParser(rawType, { parseAs: 'buffer' }, (request, body, done) => {
+    const { contentType } = arrivalOf(request);
     if (contentType === undefined) return done(wrongMediaType('application/json'));
-    headers['content-type'] = contentType;
+    request.headers['content-type'] = contentType;
     done(null, { contentType, data: body as Buffer } satisfies RawBody);
   });
 
   app.addHook('onRequest', (request, reply, done) => {
-    const { match, contentType, visit } = arrive(request, reply);
+    const arrival = arrive(request, reply);
+    const { match, contentType } = arrival;
     if (cors !== undefined && match !== undefined) {
       const asked = preflightMethod(request.method, request.headers);
       if (asked !== undefined) return answerPreflight(cors, asked, request, reply, done);
@@ -197,7 +254,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     const problem = problemOf(match.served.route, request);
     if (problem !== undefined) return done(problem);
     try {
-      const passed = match.served.guard?.(visit);
+      const passed = match.served.guard?.(arrival);
       if (passed === undefined) return done();
       // Who has left meanwhile goes no further.
       const goOn = (error?: Error) => void (reply.raw.destroyed || done(error));
@@ -223,26 +280,18 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     if (cors !== undefined) void reply.headers(cors.headersFor(request.headers.origin));
     if (upgrades.has(request.raw)) takeProtocolToken(request.raw.headers);
     const match = matchOf(request);
-    replies.set(request.raw.socket, reply.raw);
+    (request.raw.socket as Replying)[replyKey] = reply.raw;
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
     void reply.header('x-trace-id', observation.traceId);
-    const isRaw = match?.served !== undefined && isApiRoute(match.served.route) && takesRawBody(match.served.route);
-    const visit: Visit = {
-      headers: request.raw.headers,
-      ip: request.ip,
-      reply,
-      requestId: request.id,
-      observation,
-      identity: undefined,
-    };
-    const contentType = isRaw ? (request.headers['content-type'] ?? '') : undefined;
-    const arrival = { match, observation, contentType, visit };
-    arrivals.set(request.raw, arrival);
-    reply.raw.once('close', () => {
-      // The head of this reply may have promised to keep a connection that now has nowhere to go.
-      if (closing) request.raw.socket.end();
-    });
+    const arrival = new Arrival(request, reply, match, observation, { errors, metadata, streams });
+    (request as Arriving)[arrivalKey] = arrival;
+    if (closing) closeAfter(reply.raw);
     return arrival;
+  }
+
+  /** The head of this reply may have promised to keep a connection that now has nowhere to go. */
+  function closeAfter(reply: ServerResponse): void {
+    reply.once('close', () => reply.req.socket.end());
   }
 
   /** Undefined for a request whose head is wrong. */
@@ -314,32 +363,26 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   }
 
   function serve(request: FastifyRequest, reply: FastifyReply): void {
-    const { match, visit } = arrivals.get(request.raw) as Arrival;
+    const arrival = arrivalOf(request);
+    const { match } = arrival;
     if (match?.served === undefined) throw refusalOf(match, request.method, request.raw);
-    const isUpload = request.body === request.raw;
-    if (isUpload) {
+    if (request.body === request.raw) {
       const { socket } = request.raw;
       uploads.add(socket);
       reply.raw.once('close', () => uploads.delete(socket));
+      arrival.upload = request.raw;
+    } else if (request.body !== undefined) {
+      arrival.body = request.body as string | RawBody;
     }
-    match.served.serve({
-      ...visit,
-      segments: match.segments,
-      query: queryOf(request.raw.url),
-      body: isUpload ? '' : ((request.body as string | RawBody | undefined) ?? ''),
-      upload: isUpload ? request.raw : undefined,
-      upgrade: upgradeOf(request, reply),
-      errors,
-      metadata,
-      streams,
-    });
+    arrival.upgrade = upgradeOf(request, reply);
+    match.served.serve(arrival);
   }
 
   function upgradeOf(request: FastifyRequest, reply: FastifyReply): Upgrade | undefined {
     const upgrade = upgrades.get(request.raw);
     if (upgrade === undefined) return undefined;
     const { socket, head } = upgrade;
-    const { traceId } = (arrivals.get(request.raw) as Arrival).observation;
+    const { traceId } = arrivalOf(request).observation;
     return {
       socket,
       accept() {
@@ -354,7 +397,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   function sendError(thrown: Error, request: FastifyRequest, reply: FastifyReply): void {
     const error = fromFastify(thrown as FastifyError);
     const status = statusOf(error);
-    const arrival = arrivals.get(request.raw);
+    const arrival = (request as Arriving)[arrivalKey];
     if (arrival !== undefined) arrival.observation.status = status;
     if (status.code === Code.INTERNAL) log.error({ err: error, requestId: request.id }, 'request failed');
     const json = errors.statusJson(status);
@@ -375,7 +418,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     if (refused.has(socket)) return; // It goes on sending.
     // A stream of requests may take its time; its idle timeout holds.
     if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && uploads.has(socket)) return;
-    const reply = replies.get(socket);
+    const reply = (socket as Replying)[replyKey];
     const isReplying = reply?.headersSent === true && !reply.writableFinished;
     if (error.code === 'ECONNRESET' || !socket.writable || isReplying) return void socket.destroy();
     const [head, code, message] = refusals[error.code ?? ''] ?? [
@@ -404,6 +447,10 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     },
     async close() {
       closing = true;
+      for (const socket of sockets) {
+        const reply = (socket as Replying)[replyKey];
+        if (reply !== undefined && !reply.closed) closeAfter(reply);
+      }
       // Node closes connections between two requests by itself, but waits for those that never had one.
       const timer = setTimeout(() => {
         for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
@@ -446,7 +493,10 @@ const badPath = 'the path must be percent-encoded UTF-8';
 function problemOfHead({ httpVersion, rawHeaders, url = '' }: IncomingMessage): string | undefined {
   if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'not HTTP/1.1';
   let hosts = 0;
-  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]?.toLowerCase() === 'host') hosts++;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string;
+    if (name.length === 4 && name.toLowerCase() === 'host') hosts++;
+  }
   if (hosts > 1 || (hosts === 0 && httpVersion === '1.1')) return `the request must have one Host header, has ${hosts}`;
   return problemOfTarget(url);
 }

@@ -129,7 +129,7 @@ export function createHttpObserver(options: {
         auth: undefined,
         cache: undefined,
       };
-      response.once('close', () => {
+      response.on('close', () => {
         const { endpointId, streamForm, auth, cache } = observation;
         const httpCode = response.writableFinished ? response.statusCode : clientClosedRequest;
         const status = observation.status ?? (response.writableFinished ? undefined : clientLeft);

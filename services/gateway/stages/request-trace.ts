@@ -220,7 +220,10 @@ function traceparentOf({ traceparent }: IncomingHttpHeaders): string | undefined
 }
 
 /** https://www.w3.org/TR/trace-context/#traceparent-header */
-function parseTraceparent(header = ''): { readonly traceId: string; readonly spanId: string } | undefined {
+function parseTraceparent(
+  header: string | undefined,
+): { readonly traceId: string; readonly spanId: string } | undefined {
+  if (header === undefined) return undefined;
   const [, traceId, spanId] =
     /^(?!ff)[\da-f]{2}-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-[\da-f]{2}(?:-|$)/.exec(header) ?? [];
   return traceId === undefined || spanId === undefined ? undefined : { traceId, spanId };

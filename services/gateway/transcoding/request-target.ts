@@ -5,6 +5,7 @@
  * https://www.rfc-editor.org/rfc/rfc9110#section-17.1, https://www.rfc-editor.org/rfc/rfc3986#section-6.2.2
  */
 export function problemOfTarget(target: string): string | undefined {
+  if (plain.test(target)) return undefined;
   if (!target.startsWith('/')) return 'the request target must be a path that begins with /';
   if (!/^[\x21-\x7e]*$/.test(target) || /[\\#]/.test(target)) return 'the request target must be percent-encoded ASCII';
   const [path = ''] = target.split('?', 1);
@@ -17,3 +18,6 @@ export function problemOfTarget(target: string): string | undefined {
   }
   return undefined;
 }
+
+/** What most targets are: nothing encoded, no dot in the path. */
+const plain = /^\/[\w!$&'()*+,;=:@~/-]*(?:\?[\x21-\x22\x24-\x5b\x5d-\x7e]*)?$/;

@@ -95,40 +95,53 @@ export function createRouteTable<T extends { readonly route: Route }>(all: Itera
       const whole = path.startsWith('/') ? path.slice(1).split('/') : [];
       const last = whole.at(-1) ?? '';
       const colon = last.lastIndexOf(':');
-      const allow = new Set<string>();
-      if (colon !== -1) {
-        const segments = [...whole.slice(0, -1), last.slice(0, colon)];
-        const served = find(root, segments, 0, last.slice(colon + 1));
-        if (served !== undefined) return { served, segments };
+      const verb = last.slice(colon + 1);
+      const beforeVerb = colon === -1 ? undefined : [...whole.slice(0, -1), last.slice(0, colon)];
+      if (beforeVerb !== undefined) {
+        const served = find(root, { httpMethod, segments: beforeVerb, verb }, 0);
+        if (served !== undefined) return { served, segments: beforeVerb };
       }
-      const served = find(root, whole, 0, '');
+      const served = find(root, { httpMethod, segments: whole, verb: '' }, 0);
       if (served !== undefined) return { served, segments: whole };
+      // Who asks by a wrong method is told the right ones.
+      const allow = new Set<string>();
+      if (beforeVerb !== undefined) find(root, { httpMethod, segments: beforeVerb, verb, allow }, 0);
+      find(root, { httpMethod, segments: whole, verb: '', allow }, 0);
       return { served, allow: [...allow].sort() };
-
-      function find(node: Node<T>, segments: readonly string[], index: number, verb: string): T | undefined {
-        const segment = segments[index];
-        let found: T | undefined;
-        if (segment === undefined) {
-          found = take(node.ends.get(verb));
-        } else {
-          const literal = node.literals.get(segment.includes('%') ? decodeURIComponent(segment) : segment);
-          if (literal !== undefined) found = find(literal, segments, index + 1, verb);
-          if (found === undefined && node.star !== undefined && segment !== '') {
-            found = find(node.star, segments, index + 1, verb);
-          }
-        }
-        return found ?? take(node.rests.get(verb));
-      }
-
-      function take(methods: Map<string, T> | undefined): T | undefined {
-        if (methods === undefined) return undefined;
-        const found =
-          methods.get(httpMethod) ?? methods.get('*') ?? (httpMethod === 'HEAD' ? headOf(methods) : undefined);
-        if (found === undefined) for (const method of methods.keys()) allow.add(method);
-        return found;
-      }
     },
   };
+}
+
+interface Search {
+  readonly httpMethod: string;
+  readonly segments: readonly string[];
+  readonly verb: string;
+  /** Takes the methods of the routes that have this path and another method. */
+  readonly allow?: Set<string>;
+}
+
+function find<T extends { readonly route: Route }>(node: Node<T>, search: Search, index: number): T | undefined {
+  const { segments, verb } = search;
+  const segment = segments[index];
+  let found: T | undefined;
+  if (segment === undefined) {
+    found = take(node.ends.get(verb), search);
+  } else {
+    const literal = node.literals.get(segment.includes('%') ? decodeURIComponent(segment) : segment);
+    if (literal !== undefined) found = find(literal, search, index + 1);
+    if (found === undefined && node.star !== undefined && segment !== '') found = find(node.star, search, index + 1);
+  }
+  return found ?? take(node.rests.get(verb), search);
+}
+
+function take<T extends { readonly route: Route }>(
+  methods: Map<string, T> | undefined,
+  { httpMethod, allow }: Search,
+): T | undefined {
+  if (methods === undefined) return undefined;
+  const found = methods.get(httpMethod) ?? methods.get('*') ?? (httpMethod === 'HEAD' ? headOf(methods) : undefined);
+  if (found === undefined && allow !== undefined) for (const method of methods.keys()) allow.add(method);
+  return found;
 }
 
 function headOf<T extends { readonly route: Route }>(methods: Map<string, T>): T | undefined {
