@@ -66,7 +66,7 @@ const server = createServer((request, response) => {
       response.end(JSON.stringify({ error: error.details }));
       return;
     }
-    response.writeHead(200, { 'content-type': 'application/json' });
+    response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify(reply));
   });
 });

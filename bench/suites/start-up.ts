@@ -1,0 +1,102 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import process from 'node:process';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+import { built } from '../harness/build.ts';
+import { onLoopback } from '../harness/gateway-config.ts';
+import { frames, runGrpcLoad, text } from '../harness/grpc-load.ts';
+import { runHttpLoad } from '../harness/http-load.ts';
+import { interleave } from '../harness/measure.ts';
+import type { Suite } from '../harness/suite.ts';
+
+/** How long an idle process has to settle before its memory is read. */
+const settleMs = 2_000;
+
+/** From the start of the process to its first answer, and what it takes when it has nothing to do. */
+export const startUp: Suite = async ({ measures, backends, effort }) => {
+  const TARGET = `ipv4:${(await backends(3)).join(',')}`;
+  const tracing = {
+    // Nobody listens there: spans are made and thrown away.
+    OTEL_TRACES_EXPORTER: 'otlp',
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:9',
+  };
+  const programs = [
+    { name: 'gateway', program: built('services/gateway/main.ts'), env: { ...onLoopback, TARGET }, ask: askGateway },
+    { name: 'greeter', program: built('services/greeter/main.ts'), env: onLoopback, ask: askGreeter },
+  ];
+  const subjects = programs.flatMap((one) => [
+    { ...one, name: `${one.name}, tracing off` },
+    { ...one, name: `${one.name}, tracing on`, env: { ...one.env, ...tracing } },
+  ]);
+  await interleave(effort.rounds, subjects, async ({ name, program, env, ask }) => {
+    const startedMs = performance.now();
+    const child = spawn(process.execPath, [program], {
+      env: { NODE_ENV: 'production', ...env },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await ask(await portOf(child));
+    const tookMs = performance.now() - startedMs;
+    await delay(settleMs);
+    const rssMb = Number(execFileSync('ps', ['-o', 'rss=', '-p', String(child.pid)])) / 1_000;
+    measures.add('start-up and idle', name, { 'first answer ms': tookMs, 'idle RSS MB': rssMb });
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    await ended;
+  });
+};
+
+async function portOf(child: ChildProcess): Promise<number> {
+  if (child.stdout === null) throw new Error('no output');
+  for await (const line of createInterface({ input: child.stdout })) {
+    const { port } = JSON.parse(line) as { readonly port?: number };
+    if (port === undefined) continue;
+    child.stdout.resume();
+    return port;
+  }
+  throw new Error('the program ended');
+}
+
+async function askGateway(port: number): Promise<void> {
+  const response = await fetch(`http://127.0.0.1:${port}/v1/hello/world`, { headers: { connection: 'close' } });
+  if ((await response.text()) !== '{"message":"Hello world"}') throw new Error('another reply');
+}
+
+async function askGreeter(port: number): Promise<void> {
+  const { ok } = await runGrpcLoad({
+    port,
+    path: '/helloworld.Greeter/SayHello',
+    request: frames(text('world')),
+    reply: frames(text('Hello world')),
+    inFlight: 1,
+    durationMs: 0,
+  });
+  if (ok !== 1) throw new Error('another reply');
+}
+
+const soakRequests = 1_000_000;
+
+/** What the gateway takes in memory after a million requests. */
+export const soak: Suite = async ({ measures, use, backends }) => {
+  const { startSubject } = await import('../harness/subject.ts');
+  const TARGET = `ipv4:${(await backends(3)).join(',')}`;
+  const program = built('services/gateway/main.ts');
+  const gateway = use(await startSubject({ name: 'gateway', program, env: { ...onLoopback, TARGET } }));
+  let sent = 0;
+  for (const goal of [10_000, 100_000, soakRequests]) {
+    while (sent < goal) {
+      const { ok, wrong } = await runHttpLoad({
+        port: gateway.port,
+        path: () => '/v1/hello/world',
+        body: () => '{"message":"Hello world"}',
+        connections: 64,
+        durationMs: 2_000,
+      });
+      if (wrong.size > 0) throw new Error(`soak: ${[...wrong].join(', ')}`);
+      sent += ok;
+    }
+    await delay(settleMs);
+    const { rssBytes } = await gateway.usage();
+    measures.add('memory of the gateway', `after ${goal.toLocaleString('en')} requests`, { 'RSS MB': rssBytes / 1e6 });
+  }
+};
