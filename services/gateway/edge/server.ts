@@ -1,12 +1,13 @@
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
-import { type IncomingHttpHeaders, type IncomingMessage, METHODS, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Method } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
+import { http } from '#runtime/process/node-http.ts';
 import type { HttpObserver, Observation } from '../stages/observe.ts';
 import { type RawBody, takesRawBody } from '../transcoding/http-body.ts';
 import { problemOfTarget } from '../transcoding/request-target.ts';
@@ -188,6 +189,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
       shouldUpgradeCallback: (request) => webSocketMatch(request) !== undefined,
     },
     routerOptions: { maxParamLength: maxHeadBytes, querystringParser: () => ({}) },
+    // Messages are read and written by their descriptors: no route has a JSON Schema, whose compilers take 60 ms to load.
+    schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
     genReqId: ({ headers }) => {
       const given = headers['x-request-id'];
       return typeof given === 'string' && requestIdSyntax.test(given) ? given : randomUUID();
@@ -208,7 +211,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   app.server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
     upgrades.set(request, { socket, head });
     socket.on('error', () => {}); // It closes, and that is heard.
-    const response = new ServerResponse(request);
+    const response = new http.ServerResponse(request);
     response.shouldKeepAlive = false;
     response.once('finish', () => socket.destroySoon());
     try {
@@ -221,7 +224,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   });
 
   // The further methods that Node's parser knows, for `custom` rules; with bodies, which would be dropped otherwise.
-  for (const method of METHODS) {
+  for (const method of http.METHODS) {
     if (!app.supportedMethods.includes(method) && method !== 'CONNECT') app.addHttpMethod(method, { hasBody: true });
   }
   app.removeAllContentTypeParsers();
@@ -499,6 +502,10 @@ function problemOfHead({ httpVersion, rawHeaders, url = '' }: IncomingMessage): 
   }
   if (hosts > 1 || (hosts === 0 && httpVersion === '1.1')) return `the request must have one Host header, has ${hosts}`;
   return problemOfTarget(url);
+}
+
+function noSchemas(): never {
+  throw new Error('no route has a JSON Schema');
 }
 
 /** Fastify's own errors in our words. */

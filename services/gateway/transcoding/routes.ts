@@ -1,5 +1,5 @@
-import { METHODS } from 'node:http';
 import { ConfigError } from '#runtime/process/config.ts';
+import { http } from '#runtime/process/node-http.ts';
 import type { HttpRule, ServiceMethod } from '../descriptors.ts';
 import { type PathTemplate, parsePathTemplate, type Segment } from './path-template.ts';
 
@@ -44,8 +44,10 @@ function toRoute(service: ServiceMethod, rule: HttpRule): Route {
   const name = patternNames.find((pattern) => rule[pattern] !== undefined);
   const [httpMethod, path] = name ? [name.toUpperCase(), rule[name]] : [rule.custom?.kind, rule.custom?.path];
   if (!httpMethod || !path) throw new Error('google.api.http must have a method and a path');
-  if (httpMethod !== '*' && (!METHODS.includes(httpMethod) || httpMethod === 'CONNECT')) {
-    throw new Error(`${httpMethod} ${path} has a method that this server cannot read: one of ${METHODS.join(', ')}`);
+  if (httpMethod !== '*' && (!http.METHODS.includes(httpMethod) || httpMethod === 'CONNECT')) {
+    throw new Error(
+      `${httpMethod} ${path} has a method that this server cannot read: one of ${http.METHODS.join(', ')}`,
+    );
   }
   const { body = '', responseBody = '' } = rule;
   if (body !== '' && httpMethod === 'GET') throw new Error(`GET ${path} must not have a body`);

@@ -1,10 +1,11 @@
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
 import { logLevels } from './config.ts';
 import type { Logger } from './log.ts';
 import { acceptsOpenMetrics, openMetricsType, writeOpenMetrics } from './openmetrics.ts';
+import { http } from './node-http.ts';
 
 /** How long `stop()` lets replies in flight finish, such as the last scrape. */
 const stopGraceMs = 1_000;
@@ -70,7 +71,7 @@ export function createAdmin(options: {
     } satisfies AdminRoutes),
   );
 
-  const server = createServer(
+  const server = http.createServer(
     { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 },
     (request, response) => {
       void answer(request, response);

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import http, { type IncomingMessage, STATUS_CODES } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import https from 'node:https';
 import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import * as v from 'valibot';
 import type { Endpoint, Resolver } from '../../call/call.ts';
 import { type EndpointSlice, endpointSliceSchema, toEndpoints } from './endpoint-slice.ts';
+import { http } from '../../process/node-http.ts';
 
 /** How to reach the API server of a cluster. It must allow `get`, `list` and `watch` of `endpointslices`. */
 export interface KubernetesAccess {
@@ -333,7 +334,7 @@ function statusError(code: number, path: string, message: string, tokenFile?: st
   const hint = code === 401 && tokenFile !== undefined ? ` (token from ${tokenFile})` : '';
   const line = message.replace(/\s+/g, ' ').trim();
   const short = line.length > maxErrorLength ? `${line.slice(0, maxErrorLength)}…` : line;
-  const text = `${code} ${STATUS_CODES[code] ?? ''} for ${path}${hint}: ${short}`;
+  const text = `${code} ${http.STATUS_CODES[code] ?? ''} for ${path}${hint}: ${short}`;
   return code === 410 ? new GoneError(text) : new Error(text);
 }
 
