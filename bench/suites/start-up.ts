@@ -58,8 +58,14 @@ async function portOf(child: ChildProcess): Promise<number> {
 }
 
 async function askGateway(port: number): Promise<void> {
-  const response = await fetch(`http://127.0.0.1:${port}/v1/hello/world`, { headers: { connection: 'close' } });
-  if ((await response.text()) !== '{"message":"Hello world"}') throw new Error('another reply');
+  const { ok } = await runHttpLoad({
+    port,
+    path: () => '/v1/hello/world',
+    body: () => '{"message":"Hello world"}',
+    connections: 1,
+    durationMs: 0,
+  });
+  if (ok !== 1) throw new Error('another reply');
 }
 
 async function askGreeter(port: number): Promise<void> {
