@@ -266,12 +266,13 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
       done(error as Error);
     }
   });
-  app.addHook('onSend', (_request, reply, _payload, done) => {
-    if (draining) void reply.header('connection', 'close');
-    const vary = reply.getHeader('vary');
-    if (replyVaries && vary !== 'origin') void reply.header('vary', `${String(vary)}, origin`);
-    done();
-  });
+  if (replyVaries) {
+    app.addHook('onSend', (_request, reply, _payload, done) => {
+      const vary = reply.getHeader('vary');
+      if (vary !== 'origin') void reply.header('vary', `${String(vary)}, origin`);
+      done();
+    });
+  }
   app.setErrorHandler(sendError);
   app.all('/*', serve);
   app.setNotFoundHandler(serve);
@@ -290,6 +291,13 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     (request as Arriving)[arrivalKey] = arrival;
     if (closing) closeAfter(reply.raw);
     return arrival;
+  }
+
+  function repliesUnderWay(): ServerResponse[] {
+    return [...sockets].flatMap((socket) => {
+      const reply = (socket as Replying)[replyKey];
+      return reply === undefined || reply.closed ? [] : [reply];
+    });
   }
 
   /** The head of this reply may have promised to keep a connection that now has nowhere to go. */
@@ -406,6 +414,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     const json = errors.statusJson(status);
     linger(request.raw, reply.raw);
     void reply.removeHeader('connection'); // Fastify would close at once.
+    if (draining) void reply.header('connection', 'close');
     const { httpStatus, headers } =
       error instanceof HttpError ? error : { httpStatus: httpStatusOf(status.code), headers: {} };
     void reply
@@ -446,14 +455,13 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     },
     drain(delayMs) {
       draining = true;
+      // Later requests are told as they arrive.
+      for (const reply of repliesUnderWay()) if (!reply.headersSent) reply.setHeader('connection', 'close');
       streams.drain(delayMs);
     },
     async close() {
       closing = true;
-      for (const socket of sockets) {
-        const reply = (socket as Replying)[replyKey];
-        if (reply !== undefined && !reply.closed) closeAfter(reply);
-      }
+      for (const reply of repliesUnderWay()) closeAfter(reply);
       // Node closes connections between two requests by itself, but waits for those that never had one.
       const timer = setTimeout(() => {
         for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();

@@ -64,8 +64,18 @@ export function createRequestBinder(route: Route, types: Registry): RequestBinde
   const bound = new Set(variables.map(({ path }) => path.map(({ name }) => name).join('.')));
   if (bodyField) bound.add(bodyField.name);
 
+  // What most routes are: their JSON would be this text.
+  const areTexts = variables.every(({ path }) => path.length === 1 && isText(path[0] as DescField));
+
   return ({ segments, query, body: content }) => {
     const message = create(input);
+    if (areTexts && query === '' && content === '') {
+      for (const { variable, path } of variables) {
+        const { localName } = path[0] as DescField;
+        (message as unknown as Record<string, string>)[localName] = captureText(variable, segments);
+      }
+      return encodeMessage(message, input);
+    }
     const json = content === '' ? undefined : takeBody(message, content);
     if (variables.length > 0 || query !== '') {
       const parameters: Parameters = { tree: Object.create(null) as Tree, masks: [] };
@@ -129,6 +139,11 @@ export function createRequestBinder(route: Route, types: Registry): RequestBinde
     }
     return place(parameters, path, value);
   }
+}
+
+/** A text that is always there or empty: no list, and no choice of a oneof. */
+function isText({ fieldKind, scalar, oneof }: DescField): boolean {
+  return fieldKind === 'scalar' && scalar === ScalarType.STRING && oneof === undefined;
 }
 
 /** Puts the text of a value into its place; what is wrong with it, if it does not go there. */
