@@ -4,7 +4,7 @@ SHELL := sh
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help run observe test chaos check format proto schema charts dashboards cluster deploy undeploy e2e clean installed-run installed tools
+.PHONY: help run observe test chaos bench check format proto schema charts dashboards cluster deploy undeploy e2e clean installed-run installed tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,14 @@ test: check tools ## make check, then all tests (TESTS=services/hello/hello.test
 	@echo "left out here: tests/chaos (make chaos) and tests/cluster (make e2e$$( \
 	  kubectl config current-context >/dev/null 2>&1 || echo ', which needs a cluster: kubectl knows none'))"
 	@exec $(RUN_TESTS) --test-timeout=120000 $(TESTS)
+
+# The peers of the bench have packages of their own, which nothing else installs.
+bench: installed ## we beside our peers: CPU a request and more; writes bench/results (SUITES=gateway, about 12 minutes)
+	@cmp -s bench/package-lock.json bench/node_modules/.installed || { \
+	  echo 'installing the peers (npm ci in bench) …' && (cd bench && $(NPM_CI) >/dev/null) && \
+	  cp bench/package-lock.json bench/node_modules/.installed; }
+	@tsc --noEmit -p bench
+	@exec node bench/main.ts $(SUITES)
 
 CHAOS ?= 'tests/chaos/*.test.ts'
 

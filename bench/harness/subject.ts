@@ -53,6 +53,9 @@ export async function startSubject(options: SubjectOptions): Promise<Subject> {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     serialization: 'json',
   });
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill);
+  child.once('exit', () => process.off('exit', kill));
   const ports = await portsOf(child, name);
   return {
     name,

@@ -8,7 +8,7 @@ import type { Suite } from '../harness/suite.ts';
 const peer = (name: string) => join(import.meta.dirname, '../peers', name);
 
 /** Unary GET over three replicas: we, everything on and bare, beside what else one would put there. */
-export const gatewaySuite: Suite = async ({ measures, use, backends, effort, goGateway }) => {
+export const gateway: Suite = async ({ measures, use, backends, effort, goGateway }) => {
   const addresses = await backends(3);
   const env = { BACKENDS: addresses.join(',') };
   const ours = { TARGET: `ipv4:${addresses.join(',')}`, HOST: '127.0.0.1', PORT: '0', ADMIN_PORT: '0' };

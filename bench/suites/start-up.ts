@@ -35,6 +35,8 @@ export const startUp: Suite = async ({ measures, backends, effort }) => {
       env: { NODE_ENV: 'production', ...env },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
+    const kill = () => child.kill('SIGKILL');
+    process.once('exit', kill);
     await ask(await portOf(child));
     const tookMs = performance.now() - startedMs;
     await delay(settleMs);
@@ -43,6 +45,7 @@ export const startUp: Suite = async ({ measures, backends, effort }) => {
     const ended = once(child, 'exit');
     child.kill('SIGTERM');
     await ended;
+    process.off('exit', kill);
   });
 };
 
@@ -79,30 +82,3 @@ async function askGreeter(port: number): Promise<void> {
   });
   if (ok !== 1) throw new Error('another reply');
 }
-
-const soakRequests = 1_000_000;
-
-/** What the gateway takes in memory after a million requests. */
-export const soak: Suite = async ({ measures, use, backends }) => {
-  const { startSubject } = await import('../harness/subject.ts');
-  const TARGET = `ipv4:${(await backends(3)).join(',')}`;
-  const program = built('services/gateway/main.ts');
-  const gateway = use(await startSubject({ name: 'gateway', program, env: { ...onLoopback, TARGET } }));
-  let sent = 0;
-  for (const goal of [10_000, 100_000, soakRequests]) {
-    while (sent < goal) {
-      const { ok, wrong } = await runHttpLoad({
-        port: gateway.port,
-        path: () => '/v1/hello/world',
-        body: () => '{"message":"Hello world"}',
-        connections: 64,
-        durationMs: 2_000,
-      });
-      if (wrong.size > 0) throw new Error(`soak: ${[...wrong].join(', ')}`);
-      sent += ok;
-    }
-    await delay(settleMs);
-    const { rssBytes } = await gateway.usage();
-    measures.add('memory of the gateway', `after ${goal.toLocaleString('en')} requests`, { 'RSS MB': rssBytes / 1e6 });
-  }
-};
