@@ -114,6 +114,7 @@ export function createAdmission(options: {
           outcome: code === Code.OK ? 'ok' : 'no-answer',
         });
       }
+      if (queues.high.size + queues.low.size === 0) return;
       letInHigh();
       letInWaiting();
     },
