@@ -11,6 +11,17 @@ export interface Usage {
   readonly rssBytes: number;
 }
 
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
+/** However this process ends, that one ends with it. */
+export function endWithThis(child: ChildProcess): void {
+  running.add(child);
+  child.once('exit', () => running.delete(child));
+}
+
 /** A process under measurement. */
 export interface Subject {
   readonly name: string;
@@ -53,9 +64,7 @@ export async function startSubject(options: SubjectOptions): Promise<Subject> {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     serialization: 'json',
   });
-  const kill = () => child.kill('SIGKILL');
-  process.once('exit', kill);
-  child.once('exit', () => process.off('exit', kill));
+  endWithThis(child);
   const ports = await portsOf(child, name);
   return {
     name,

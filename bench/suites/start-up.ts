@@ -8,6 +8,7 @@ import { onLoopback } from '../harness/gateway-config.ts';
 import { frames, runGrpcLoad, text } from '../harness/grpc-load.ts';
 import { runHttpLoad } from '../harness/http-load.ts';
 import { interleave } from '../harness/measure.ts';
+import { endWithThis } from '../harness/subject.ts';
 import type { Suite } from '../harness/suite.ts';
 
 /** How long an idle process has to settle before its memory is read. */
@@ -35,8 +36,7 @@ export const startUp: Suite = async ({ measures, backends, effort }) => {
       env: { NODE_ENV: 'production', ...env },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    const kill = () => child.kill('SIGKILL');
-    process.once('exit', kill);
+    endWithThis(child);
     await ask(await portOf(child));
     const tookMs = performance.now() - startedMs;
     await delay(settleMs);
@@ -45,7 +45,6 @@ export const startUp: Suite = async ({ measures, backends, effort }) => {
     const ended = once(child, 'exit');
     child.kill('SIGTERM');
     await ended;
-    process.off('exit', kill);
   });
 };
 
