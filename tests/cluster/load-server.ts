@@ -103,7 +103,7 @@ function senderOf(request: LoadRequest): () => Promise<Outcome> {
     return () => client.hello();
   }
   const { host, port, paths, headers } = request.http;
-  const kept = createHttpCaller([port], { host, headers, timeoutMs });
+  const kept = createHttpCaller([port], { host, headers, timeoutMs, resend: true });
   const fresh = createHttpCaller([port], { host, headers, timeoutMs, keepAlive: false });
   let calls = 0;
   return () => {

@@ -18,13 +18,19 @@ export interface HttpCallerOptions {
   readonly keepAlive?: boolean;
   /** How long a connection may be silent. Defaults to 10 s. */
   readonly timeoutMs?: number;
+  /**
+   * Whether a GET whose kept connection is closed before any answer goes out again, once, on a new one, as clients may and
+   * browsers and Go's do: a server that closes an idle connection cannot know that a request is on its way.
+   * https://www.rfc-editor.org/rfc/rfc9112#section-9.3.1 Defaults to false.
+   */
+  readonly resend?: boolean;
   /** Of each request. Defaults to none. */
   readonly headers?: Readonly<Record<string, string>>;
 }
 
 export function createHttpCaller(
   ports: readonly number[],
-  { host = '127.0.0.1', keepAlive = true, timeoutMs = 10_000, headers = {} }: HttpCallerOptions = {},
+  { host = '127.0.0.1', keepAlive = true, timeoutMs = 10_000, resend = false, headers = {} }: HttpCallerOptions = {},
 ): HttpCaller {
   const agent = new Agent({ keepAlive });
   let used = ports;
@@ -34,10 +40,17 @@ export function createHttpCaller(
     async get(path) {
       const port = used[turn % used.length] as number;
       turn += 1;
+      const options = { host, port, path, headers, agent, timeout: timeoutMs };
+      let resent = false;
       try {
-        return await outcomeOf(await request({ host, port, path, headers, agent, timeout: timeoutMs }));
+        const response = await request(options).catch((error: Error) => {
+          if (!resend || !(error instanceof ClosedBeforeAnswer)) throw error;
+          resent = true;
+          return request({ ...options, agent: false });
+        });
+        return { ...(await outcomeOf(response)), resent };
       } catch (error) {
-        return { code: (error as NodeJS.ErrnoException).code ?? (error as Error).message };
+        return { code: (error as NodeJS.ErrnoException).code ?? (error as Error).message, resent };
       }
     },
     use(next) {
@@ -49,11 +62,19 @@ export function createHttpCaller(
   };
 }
 
+/** A connection that had been used before. */
+class ClosedBeforeAnswer extends Error {
+  readonly code = 'ECONNRESET';
+}
+
 function request(options: RequestOptions & { readonly timeout: number }): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const sent = get(options, resolve);
     sent.once('timeout', () => sent.destroy(new Error(`no reply within ${options.timeout} ms`)));
-    sent.once('error', reject);
+    sent.once('error', (error: NodeJS.ErrnoException) => {
+      const isClosed = error.code === 'ECONNRESET' || error.code === 'EPIPE';
+      reject(isClosed && sent.reusedSocket ? new ClosedBeforeAnswer(error.message, { cause: error }) : error);
+    });
   });
 }
 

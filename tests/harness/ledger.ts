@@ -3,6 +3,8 @@ export interface Outcome {
   /** `OK`, or what it failed with: `UNAVAILABLE`, `HTTP 503`, `ECONNREFUSED`. */
   readonly code: string;
   readonly servedBy?: string | undefined;
+  /** It went out twice: its kept connection was closed before any answer. */
+  readonly resent?: boolean;
 }
 
 /** The account of a load: every call that was sent is either ok or failed. */
@@ -10,6 +12,8 @@ export interface Ledger {
   readonly sent: number;
   readonly ok: number;
   readonly failed: number;
+  /** How many went out twice. */
+  readonly resent: number;
   /** Of the failed ones. */
   readonly codes: ReadonlyMap<string, number>;
   /** Of the ok ones, by replica. */
@@ -36,6 +40,7 @@ export function createBookkeeper(): Bookkeeper {
   let sent = 0;
   let ok = 0;
   let failed = 0;
+  let resent = 0;
 
   return {
     begin() {
@@ -43,6 +48,7 @@ export function createBookkeeper(): Bookkeeper {
       sent += 1;
       return (outcome) => {
         latenciesMs.push(performance.now() - startedMs);
+        if (outcome.resent === true) resent += 1;
         if (outcome.code === 'OK') {
           ok += 1;
           count(servedBy, outcome.servedBy ?? 'unknown');
@@ -62,6 +68,7 @@ export function createBookkeeper(): Bookkeeper {
         sent,
         ok,
         failed,
+        resent,
         codes,
         servedBy,
         p50Ms: quantile(latenciesMs, 0.5),
@@ -73,9 +80,10 @@ export function createBookkeeper(): Bookkeeper {
 
 /** `sent 300 = ok 299 + failed 1 (UNAVAILABLE 1); a 100, b 100, c 99; p50 1.2 ms, p99 8.4 ms; first call 92 ms` */
 export function formatLedger(ledger: Ledger): string {
-  const { sent, ok, failed, codes, servedBy, p50Ms, p99Ms, figures = {} } = ledger;
+  const { sent, ok, failed, resent, codes, servedBy, p50Ms, p99Ms, figures = {} } = ledger;
   return [
     `sent ${sent} = ok ${ok} + failed ${failed}${failed > 0 ? ` (${formatCounts(codes)})` : ''}`,
+    ...(resent > 0 ? [`resent ${resent}`] : []),
     ...(ok > 0 ? [formatCounts(servedBy)] : []),
     `p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`,
     ...Object.entries(figures).map(formatFigure),
