@@ -30,7 +30,7 @@ test: check tools ## make check, then all tests (TESTS=services/hello/hello.test
 	@exec $(RUN_TESTS) --test-timeout=120000 $(TESTS)
 
 # The peers of the bench have packages of their own, which nothing else installs.
-bench: installed ## we beside our peers: CPU a request and more; writes bench/results (SUITES=gateway, about 12 minutes)
+bench: installed ## we beside our peers: CPU a request and more; writes bench/results (SUITES=gateway for one, 15 minutes for all)
 	@cmp -s bench/package-lock.json bench/node_modules/.installed || { \
 	  echo 'installing the peers (npm ci in bench) …' && (cd bench && $(NPM_CI) >/dev/null) && \
 	  cp bench/package-lock.json bench/node_modules/.installed; }

@@ -25,8 +25,8 @@ import { streams } from './suites/streams.ts';
 /*
  * node bench/main.ts [--quick] [SUITE…]
  *
- * Runs the suites, all but `soak` by default, and writes what they measured into bench/results/: those that did not run
- * keep what they measured before. `--quick` only prints.
+ * Runs the suites, all but `soak` by default, and writes what they measured into bench/results/ and docs/: those that did
+ * not run keep what they measured before. `--quick` only prints.
  */
 const suites: Readonly<Record<string, Suite>> = {
   gateway,
@@ -62,7 +62,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 
 const effort = values.quick
   ? { rounds: 3, roundMs: 1_200, warmUpMs: 5_000 }
-  : { rounds: 5, roundMs: 1_500, warmUpMs: 5_000 };
+  : { rounds: 5, roundMs: 1_500, warmUpMs: 6_000 };
 build();
 const goGateway = buildGoGateway();
 if (goGateway === undefined) process.stdout.write('Go is not installed: grpc-gateway is left out\n');
@@ -88,6 +88,11 @@ if (!values.quick) {
   };
   written['plot.svg'] = plot(all, 'gateway, c = 64', 'CPU µs');
   for (const [file, content] of Object.entries(written)) writeFileSync(join(folder, file), content);
+  writeInto('performance.md', 'goals', verdicts);
+  writeInto('performance.md', 'gateway', table(all.filter((measure) => measure.table === 'gateway, c = 64')));
+  for (const doc of ['performance.md', 'observability.md']) {
+    writeInto(doc, 'features', table(all.filter((measure) => measure.table === 'features, c = 64')));
+  }
 }
 
 async function run(suite: Suite): Promise<readonly Measure[]> {
@@ -108,6 +113,16 @@ async function run(suite: Suite): Promise<readonly Measure[]> {
     await Promise.all(subjects.map((subject) => subject.stop()));
   }
   return measures.all;
+}
+
+/** Puts figures between two comments of a page, where docs say what they mean. */
+function writeInto(doc: string, name: string, content: string): void {
+  const file = join(import.meta.dirname, '../docs', doc);
+  const begin = `<!-- ${name}: by make bench -->`;
+  const [before, rest = ''] = readFileSync(file, 'utf8').split(begin);
+  const end = rest.indexOf('<!-- end -->');
+  if (end === -1) throw new Error(`${doc} has no place for ${name}`);
+  writeFileSync(file, `${before}${begin}\n\n${content.trim()}\n\n${rest.slice(end)}`);
 }
 
 function readResults(): Results {
