@@ -16,6 +16,7 @@ test('each call that was sent is ok or failed', async () => {
     sent: 10,
     ok: 6,
     failed: 4,
+    resent: 0,
     codes: new Map([
       ['UNAVAILABLE', 3],
       ['out of order', 1],
