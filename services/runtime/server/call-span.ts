@@ -21,15 +21,18 @@ export interface CallSpan {
   readonly isSampled: boolean;
   /** Runs something of the call: what it logs, and spans that it makes, belong to this one. */
   run<T>(work: () => T): T;
-  end(outcome: CallOutcome): void;
+  /** `peer` tells who the client is, where anybody asks. */
+  end(outcome: CallOutcome, peer: () => Peer): void;
+}
+
+interface Peer {
+  readonly remoteAddress?: string | undefined;
+  readonly remotePort?: number | undefined;
 }
 
 export interface CallOutcome {
   readonly code: number;
   readonly details: string;
-  /** The address of the client. */
-  readonly remoteAddress?: string | undefined;
-  readonly remotePort?: number | undefined;
   /** Messages of a stream, each way; undefined for a call with one request and one reply. */
   readonly messages: { readonly sent: number; readonly received: number } | undefined;
 }
@@ -45,9 +48,9 @@ export function startCallSpan(path: string, metadata: Metadata): CallSpan {
     traceId: spanContext.traceId,
     isSampled: span.isRecording(),
     run: (work) => otelContext.with(context, work),
-    end(outcome) {
+    end(outcome, peer) {
       if (span.isRecording()) {
-        span.setAttributes(attributesOf(path, outcome));
+        span.setAttributes(attributesOf(path, outcome, peer()));
         if (isServerFault(outcome.code)) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.details });
       }
       span.end();
@@ -55,10 +58,13 @@ export function startCallSpan(path: string, metadata: Metadata): CallSpan {
   };
 }
 
-function untraced(traceparent = ''): CallSpan {
+function untraced(traceparent: string | undefined): CallSpan {
+  if (traceparent === undefined) return withoutTrace;
   const [, traceId] = /^[0-9a-f]{2}-([0-9a-f]{32})-/.exec(traceparent) ?? [];
-  return { traceId, isSampled: false, run: (work) => work(), end() {} };
+  return { ...withoutTrace, traceId };
 }
+
+const withoutTrace: CallSpan = { traceId: undefined, isSampled: false, run: (work) => work(), end() {} };
 
 const getter = {
   get(metadata: Metadata, key: string) {
@@ -68,13 +74,13 @@ const getter = {
   keys: (metadata: Metadata) => Object.keys(metadata.getMap()),
 };
 
-function attributesOf(path: string, { code, remoteAddress, remotePort, messages }: CallOutcome): Attributes {
+function attributesOf(path: string, { code, messages }: CallOutcome, peer: Peer): Attributes {
   const attributes: Attributes = {
     'rpc.system.name': 'grpc',
     'rpc.method': path.slice(1),
     'rpc.response.status_code': codeName(code),
-    'network.peer.address': remoteAddress,
-    'network.peer.port': remotePort,
+    'network.peer.address': peer.remoteAddress,
+    'network.peer.port': peer.remotePort,
   };
   if (isServerFault(code)) attributes['error.type'] = codeName(code);
   if (messages !== undefined) {

@@ -202,9 +202,18 @@ export function createServer(options: ServerOptions): Server {
       // Despite its name it runs at the end of every call.
       listener.onCancel = () => {
         live.delete(call);
-        const end = { code: code ?? Code.CANCELLED, details, messages: isStream ? { sent, received } : undefined };
-        ended({ ...end, sentBytes, receivedBytes, requestId, trace: span });
-        span?.end({ ...end, ...call.getConnectionInfo() });
+        const messages = isStream ? { sent, received } : undefined;
+        const end = {
+          code: code ?? Code.CANCELLED,
+          details,
+          messages,
+          sentBytes,
+          receivedBytes,
+          requestId,
+          trace: span,
+        };
+        ended(end);
+        span?.end(end, () => call.getConnectionInfo());
         onCancel.call(listener);
       };
       start.call(call, listener);
