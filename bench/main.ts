@@ -61,8 +61,8 @@ if (unknown.length > 0) throw new Error(`no suite ${unknown.join(', ')}: there a
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 
 const effort = values.quick
-  ? { rounds: 3, roundMs: 1_200, warmUpMs: 5_000 }
-  : { rounds: 5, roundMs: 1_500, warmUpMs: 6_000 };
+  ? { rounds: 3, roundMs: 1_000, leadInMs: 300, warmUpMs: 5_000 }
+  : { rounds: 5, roundMs: 1_500, leadInMs: 400, warmUpMs: 6_000 };
 build();
 const goGateway = buildGoGateway();
 if (goGateway === undefined) process.stdout.write('Go is not installed: grpc-gateway is left out\n');

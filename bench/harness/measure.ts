@@ -31,14 +31,30 @@ export function createMeasures(): Measures {
   };
 }
 
+/** How long to measure. */
+export interface Effort {
+  readonly rounds: number;
+  readonly roundMs: number;
+  /** Before each round. */
+  readonly leadInMs: number;
+  /** With c = 64, until the compiler is done. */
+  readonly warmUpMs: number;
+}
+
 /**
- * What the process of a subject takes for each reply of a load.
+ * What the process of a subject takes for each reply of a load. It runs for a moment before that counts: a process that
+ * had nothing to do has given up memory, and has to grow it again.
  *
  * @throws Error if a reply was wrong.
  */
-export async function measureLoad(subject: Subject, load: () => Promise<LoadResult>): Promise<Record<string, number>> {
+export async function measureLoad(
+  subject: Subject,
+  { leadInMs, roundMs }: Effort,
+  load: (durationMs: number) => Promise<LoadResult>,
+): Promise<Record<string, number>> {
+  await load(leadInMs);
   const before = await subject.usage();
-  const result = await load();
+  const result = await load(roundMs);
   const after = await subject.usage();
   if (result.wrong.size > 0 || result.ok === 0) {
     const wrong = [...result.wrong].map(([what, count]) => `${count} x ${what}`).join(', ');

@@ -1,13 +1,5 @@
-import type { Measures } from './measure.ts';
+import type { Effort, Measures } from './measure.ts';
 import type { Subject } from './subject.ts';
-
-/** How long to measure. */
-export interface Effort {
-  readonly rounds: number;
-  readonly roundMs: number;
-  /** With c = 64, until the compiler is done. */
-  readonly warmUpMs: number;
-}
 
 export interface SuiteContext {
   readonly measures: Measures;

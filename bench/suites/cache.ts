@@ -35,7 +35,7 @@ export const cache: Suite = async ({ measures, use, backends, effort }) => {
     });
   for (const { port } of started) await load(port, effort.warmUpMs);
   await interleave(effort.rounds, started, async (subject) => {
-    const figures = await measureLoad(subject, () => load(subject.port, effort.roundMs));
+    const figures = await measureLoad(subject, effort, (durationMs) => load(subject.port, durationMs));
     measures.add('cache, c = 64', subject.name, figures);
   });
 };

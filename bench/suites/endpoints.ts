@@ -24,7 +24,7 @@ export const endpoints: Suite = async ({ measures, use, backends, effort }) => {
     });
   for (const { port } of subjects) await load(port, effort.warmUpMs);
   await interleave(effort.rounds, subjects, async (subject) => {
-    const figures = await measureLoad(subject, () => load(subject.port, effort.roundMs));
+    const figures = await measureLoad(subject, effort, (durationMs) => load(subject.port, durationMs));
     const { rssBytes } = await subject.usage();
     measures.add('endpoints, c = 64', subject.name, { ...figures, 'RSS MB': rssBytes / 1e6 });
   });

@@ -76,7 +76,11 @@ export const features: Suite = async ({ measures, use, backends, effort }) => {
     };
     for (const subject of started) await load(subject, effort.warmUpMs);
     await interleave(effort.rounds, started, async (subject) => {
-      measures.add('features, c = 64', subject.name, await measureLoad(subject, () => load(subject, effort.roundMs)));
+      measures.add(
+        'features, c = 64',
+        subject.name,
+        await measureLoad(subject, effort, (durationMs) => load(subject, durationMs)),
+      );
     });
   } finally {
     identity.close();

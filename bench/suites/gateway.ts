@@ -35,7 +35,7 @@ export const gateway: Suite = async ({ measures, use, backends, effort, goGatewa
   for (const { port } of started) await load(port, 64, effort.warmUpMs);
   for (const connections of [64, 1]) {
     await interleave(effort.rounds, started, async (subject) => {
-      const figures = await measureLoad(subject, () => load(subject.port, connections, effort.roundMs));
+      const figures = await measureLoad(subject, effort, (durationMs) => load(subject.port, connections, durationMs));
       measures.add(`gateway, c = ${connections}`, subject.name, figures);
     });
   }

@@ -38,7 +38,7 @@ export const greeter: Suite = async ({ measures, use, effort }) => {
     for (const { port } of started) await runGrpcLoad({ ...shape, port, durationMs: effort.warmUpMs });
     await interleave(effort.rounds, started, async (subject) => {
       const { port } = subject;
-      const figures = await measureLoad(subject, () => runGrpcLoad({ ...shape, port, durationMs: effort.roundMs }));
+      const figures = await measureLoad(subject, effort, (durationMs) => runGrpcLoad({ ...shape, port, durationMs }));
       measures.add(table, subject.name, figures);
     });
   }
