@@ -108,7 +108,7 @@ test('waits for the server, but not longer than the timeout', async (t) => {
   assert.equal(code, 1);
   assert.equal(
     stderr,
-    `could not greet: DEADLINE_EXCEEDED: no server at ipv4:127.0.0.1:${port} within 300 ms: cannot connect to 127.0.0.1:${port}\n`,
+    `could not greet: DEADLINE_EXCEEDED: no server at ipv4:127.0.0.1:${port} within 300 ms: cannot connect to 127.0.0.1:${port}: connect ECONNREFUSED 127.0.0.1:${port}\n`,
   );
 
   const waiting = hello([target, '--timeout', '20s']);

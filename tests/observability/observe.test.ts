@@ -14,6 +14,9 @@ import { startLab } from '../harness/lab-fixture.ts';
 
 const main = projectFile('services/lab/observe/main.ts');
 
+/** In the lab nobody speaks TLS. */
+const ofTls = ['TLS files that could not be used', 'TLS handshakes that failed'];
+
 test('make observe has all programs of the lab scraped, all rules evaluated and a trace kept, and leaves nothing', async (t) => {
   if (await skipWithout(t, 'prometheus', ['--version'])) return;
   if (await skipWithout(t, 'jaeger', ['version'])) return;
@@ -86,7 +89,8 @@ test('make observe has all programs of the lab scraped, all rules evaluated and 
         const { result } = await ask(`query?query=${encodeURIComponent(query)}`);
         assert.ok(result, `${title}: Prometheus cannot answer ${query}`);
         // Some of the others have nothing to say: no request has failed.
-        if (['channel', 'runtime'].includes(dashboard) && result.length === 0) silent.push(title);
+        const isHeard = ['channel', 'runtime'].includes(dashboard) && !ofTls.includes(title);
+        if (isHeard && result.length === 0) silent.push(title);
       }
       return silent.length === 0;
     },
