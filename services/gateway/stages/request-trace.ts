@@ -70,7 +70,8 @@ export class RequestTrace implements KeptTrace {
   /** Of the client's span; made from the header when somebody asks. */
   private parent: Pick<SpanContext, 'traceId' | 'spanId'> | undefined;
   private readonly traceparent: string | undefined;
-  private ids: Pick<SpanContext, 'traceId' | 'spanId'> | undefined;
+  private ownTraceId: string | undefined;
+  private ownSpanId: string | undefined;
 
   constructor(
     request: IncomingMessage,
@@ -96,11 +97,11 @@ export class RequestTrace implements KeptTrace {
 
   /** Without a span, that of the client's `traceparent`, or else one of its own. */
   get traceId(): string {
-    return this.identity().traceId;
+    return (this.ownTraceId ??= this.span?.spanContext().traceId ?? this.clientSpan()?.traceId ?? randomId(16));
   }
 
   get spanId(): string {
-    return this.identity().spanId;
+    return (this.ownSpanId ??= this.span?.spanContext().spanId ?? randomId(8));
   }
 
   /** Whether its spans are sent to the collector. */
@@ -144,10 +145,10 @@ export class RequestTrace implements KeptTrace {
 
   spans(): readonly KeptSpan[] {
     const { startMs, endedMs } = this;
-    const { spanId } = this.identity();
+    const { spanId } = this;
     const request: KeptSpan = {
       spanId,
-      parentSpanId: this.parent?.spanId,
+      parentSpanId: this.clientSpan()?.spanId,
       name: nameOf(this.method, this.httpRoute),
       kind: SpanKind.SERVER,
       startMs,
@@ -158,14 +159,10 @@ export class RequestTrace implements KeptTrace {
     return [request, ...this.call.spans(spanId)];
   }
 
-  private identity(): Pick<SpanContext, 'traceId' | 'spanId'> {
-    if (this.ids !== undefined) return this.ids;
-    if (this.span === undefined) this.parent = parseTraceparent(this.traceparent);
-    this.ids = this.span?.spanContext() ?? {
-      traceId: this.parent?.traceId ?? randomId(16),
-      spanId: randomId(8),
-    };
-    return this.ids;
+  /** The one that this trace goes on from, by its header where no span has read that. */
+  private clientSpan(): Pick<SpanContext, 'traceId' | 'spanId'> | undefined {
+    if (this.span === undefined && this.traceparent !== undefined) this.parent ??= parseTraceparent(this.traceparent);
+    return this.parent;
   }
 
   /** https://opentelemetry.io/docs/specs/semconv/http/http-spans/. Not the query: it may hold what is nobody's business. */
@@ -220,10 +217,7 @@ function traceparentOf({ traceparent }: IncomingHttpHeaders): string | undefined
 }
 
 /** https://www.w3.org/TR/trace-context/#traceparent-header */
-function parseTraceparent(
-  header: string | undefined,
-): { readonly traceId: string; readonly spanId: string } | undefined {
-  if (header === undefined) return undefined;
+function parseTraceparent(header: string): { readonly traceId: string; readonly spanId: string } | undefined {
   const [, traceId, spanId] =
     /^(?!ff)[\da-f]{2}-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-[\da-f]{2}(?:-|$)/.exec(header) ?? [];
   return traceId === undefined || spanId === undefined ? undefined : { traceId, spanId };
