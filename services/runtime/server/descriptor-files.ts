@@ -29,6 +29,20 @@ export function joinFiles(files: readonly DescriptorFile[]): Buffer {
   return Buffer.concat(files.flatMap(({ bytes }) => [Buffer.from([0x0a, ...varint(bytes.length)]), bytes]));
 }
 
+/** Only options come from these. */
+const annotations = 'google/api/annotations.proto';
+/** And from these where nothing else imports them. */
+const underAnnotations = ['google/api/http.proto', 'google/protobuf/descriptor.proto'];
+
+/** The files without those that only the HTTP rules of methods are made of: they take as long to load as all the rest. */
+export function withoutOptions(files: readonly DescriptorFile[]): DescriptorFile[] {
+  const dropped = new Set([annotations, ...underAnnotations]);
+  const others = files.filter(({ name }) => !dropped.has(name));
+  // Its name in any place of a file may be an import of it.
+  const isImported = (name: string) => others.some(({ bytes }) => bytes.includes(name));
+  return files.filter((file) => others.includes(file) || (file.name !== annotations && isImported(file.name)));
+}
+
 /** The field 1 of bytes that stands there; undefined if none does. */
 function readBytes(from: Uint8Array, start: number): Buffer | undefined {
   let offset = start;

@@ -11,7 +11,7 @@ import type { TlsFiles } from '../process/tls-files.ts';
 import { withoutInstrumentation } from '../process/tracing.ts';
 import { type CallSpan, startCallSpan } from './call-span.ts';
 import { adaptHandlers, type Handlers } from './handler.ts';
-import { joinFiles, splitFiles } from './descriptor-files.ts';
+import { joinFiles, splitFiles, withoutOptions } from './descriptor-files.ts';
 import { createHealth } from './health.ts';
 import { type CallCounters, createObserver } from './observe.ts';
 import { addReflection } from './reflection.ts';
@@ -82,9 +82,6 @@ interface CallInternals {
   decompressAndMaybePush(this: unknown, entry: { readonly compressedMessage: Buffer }): Promise<void>;
 }
 
-/** Files of the annotations of methods, which say nothing of messages. */
-const onlyForOptions = /^google\/(?:api\/(?:annotations|http|client|field_behavior)|protobuf\/descriptor)\.proto$/;
-
 /** Before each message: whether it is compressed, and its length. */
 const frameHeadBytes = 5;
 
@@ -129,9 +126,7 @@ export function createServer(options: ServerOptions): Server {
     paths.push(...Object.values(definition).map(({ path }) => path));
   };
 
-  // What only options are made of takes as long to load as all the rest.
-  const files = splitFiles(options.descriptors).filter(({ name }) => !onlyForOptions.test(name));
-  const definitions = loadFileDescriptorSetFromBuffer(joinFiles(files), {
+  const definitions = loadFileDescriptorSetFromBuffer(joinFiles(withoutOptions(splitFiles(options.descriptors))), {
     longs: String,
     enums: String,
     defaults: true,
