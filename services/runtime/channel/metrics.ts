@@ -1,4 +1,4 @@
-import { Counter as RareCounter, Gauge, type Registry } from 'prom-client';
+import { Gauge, type Registry } from 'prom-client';
 import { latencyBuckets } from '../call/latency-buckets.ts';
 import type { AttemptReason, Method } from '../call/call.ts';
 import { sizeBuckets } from '../call/size-buckets.ts';
@@ -30,7 +30,6 @@ export interface AttemptCounters {
  * `tandem_channel_*`, what it has no name for. `endpoint` is a label only of those that are endpoints now.
  */
 export function createChannelMetrics(registry: Registry): ChannelMetrics {
-  const registers = [registry];
   const attemptStarted = createCounter(registry, {
     name: 'grpc_client_attempt_started_total',
     help: 'RPC attempts started, with those that have not ended, by why: first, repick, retry or hedge',
@@ -80,35 +79,30 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
     help: 'Attempts at an endpoint that failed, without hedges that lost',
     labelNames: ['grpc_target', 'upstream', 'endpoint'],
   });
-  const connectionFailures = new RareCounter({
+  const connectionFailures = createCounter(registry, {
     name: 'tandem_channel_connection_failures_total',
     help: 'Connections to endpoints that broke or could not be made',
     labelNames: ['grpc_target', 'upstream'],
-    registers,
   });
-  const ejections = new RareCounter({
+  const ejections = createCounter(registry, {
     name: 'tandem_channel_ejections_total',
     help: 'Endpoints taken out of the pick, by rule',
     labelNames: ['grpc_target', 'upstream', 'reason'],
-    registers,
   });
-  const prioritySwitches = new RareCounter({
+  const prioritySwitches = createCounter(registry, {
     name: 'tandem_channel_priority_switches_total',
     help: 'How often calls went over to another target',
     labelNames: ['grpc_target', 'upstream'],
-    registers,
   });
-  const resolverErrors = new RareCounter({
+  const resolverErrors = createCounter(registry, {
     name: 'tandem_channel_resolver_errors_total',
     help: 'Failures to resolve a target; the last endpoints stay in use',
     labelNames: ['grpc_target', 'upstream'],
-    registers,
   });
-  const tlsErrors = new RareCounter({
+  const tlsErrors = createCounter(registry, {
     name: 'tandem_channel_tls_errors_total',
     help: 'Changes of the TLS files that left them unusable; the last ones stay in use',
     labelNames: ['grpc_target', 'upstream'],
-    registers,
   });
   const watched: WatchedChannel[] = [];
   registerGauges(registry, watched);
@@ -127,10 +121,14 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
     listener(target, upstream) {
       const ofChannel = { grpc_target: target, upstream };
       // What is rare is 0 from the start: a counter that begins with 1 has not increased, and alerts look for increases.
-      for (const counter of [connectionFailures, prioritySwitches, resolverErrors, tlsErrors])
-        counter.inc(ofChannel, 0);
-      for (const reason of ejectionReasons) ejections.inc({ ...ofChannel, reason }, 0);
-      // A child looked up by its labels costs more than the rest of an event; each is looked up once.
+      const counts = {
+        connectionFailures: connectionFailures.of(ofChannel),
+        prioritySwitches: prioritySwitches.of(ofChannel),
+        resolverErrors: resolverErrors.of(ofChannel),
+        tlsErrors: tlsErrors.of(ofChannel),
+      };
+      for (const reason of ejectionReasons) ejections.of({ ...ofChannel, reason });
+      // A series looked up by its labels costs more than the rest of an event; each is looked up once.
       const byMethod = new WeakMap<Method, MethodChildren>();
       const byEndpoint = new Map<string, EndpointChildren>();
       return (event: ChannelEvent) => {
@@ -152,19 +150,19 @@ export function createChannelMetrics(registry: Registry): ChannelMetrics {
             break;
           case 'connection':
             if (event.state === 'SHUTDOWN') forget(event.endpointId);
-            else if (event.state === 'TRANSIENT_FAILURE') connectionFailures.inc(ofChannel);
+            else if (event.state === 'TRANSIENT_FAILURE') counts.connectionFailures.value++;
             break;
           case 'ejected':
-            ejections.inc({ ...ofChannel, reason: event.reason });
+            ejections.of({ ...ofChannel, reason: event.reason }).value++;
             break;
           case 'priority':
-            prioritySwitches.inc(ofChannel);
+            counts.prioritySwitches.value++;
             break;
           case 'resolver-error':
-            resolverErrors.inc(ofChannel);
+            counts.resolverErrors.value++;
             break;
           case 'tls-files':
-            if (event.error !== undefined) tlsErrors.inc(ofChannel);
+            if (event.error !== undefined) counts.tlsErrors.value++;
             break;
         }
       };
