@@ -469,7 +469,7 @@ function frameOf(message: Uint8Array): Buffer {
 const keySyntax = /^[0-9a-z_.-]+$/;
 const valueSyntax = /^[ -~]*$/;
 /** `grpc-timeout` has eight digits at most. */
-const maxTimeoutDigits = 10 ** 8;
+const maxTimeoutValue = 10 ** 8 - 1;
 
 /** The headers of a call: of a grpc-js `Metadata` all that a subchannel asks for. */
 class HeadersOfCall {
@@ -488,7 +488,7 @@ class HeadersOfCall {
 
   setTimeout(timeoutMs: number): void {
     this.headers['grpc-timeout'] =
-      timeoutMs < maxTimeoutDigits ? `${timeoutMs}m` : `${Math.ceil(timeoutMs / 1_000) % maxTimeoutDigits}S`;
+      timeoutMs <= maxTimeoutValue ? `${timeoutMs}m` : `${Math.min(Math.ceil(timeoutMs / 1_000), maxTimeoutValue)}S`;
   }
 
   toHttp2Headers(): Record<string, string | string[]> {
