@@ -29,6 +29,8 @@ export type LoadRequest = {
         readonly port: number;
         readonly paths: readonly string[];
         readonly headers: Readonly<Record<string, string>>;
+        /** As that of an HTTP caller: for loads over gateways that stop. Defaults to false. */
+        readonly resend?: boolean;
       };
     }
   | {
@@ -102,8 +104,8 @@ function senderOf(request: LoadRequest): () => Promise<Outcome> {
     });
     return () => client.hello();
   }
-  const { host, port, paths, headers } = request.http;
-  const kept = createHttpCaller([port], { host, headers, timeoutMs, resend: true });
+  const { host, port, paths, headers, resend = false } = request.http;
+  const kept = createHttpCaller([port], { host, headers, timeoutMs, resend });
   const fresh = createHttpCaller([port], { host, headers, timeoutMs, keepAlive: false });
   let calls = 0;
   return () => {

@@ -43,6 +43,8 @@ export interface Pair {
 }
 
 export const unary = '/v1/hello/world';
+/** Of the calls over gateways that stop, how many may meet an idle connection that is just being closed. */
+export const maxResentShare = 1 / 1_000;
 /** About 60 ms long, so that each replica has some in flight at any moment. */
 export const shortStream = '/v1/hello/world/stream?replyCount=4&replyInterval=0.02s';
 

@@ -8,7 +8,7 @@ import { eventually } from '../harness/eventually.ts';
 import { formatLedger } from '../harness/ledger.ts';
 import { skipWithoutCluster } from './cluster.ts';
 import { helm, kubectl } from './kubectl.ts';
-import { installPair, type Program, unary } from './pair.ts';
+import { installPair, maxResentShare, type Program, unary } from './pair.ts';
 
 const programs = ['greeter', 'gateway'] as const satisfies readonly Program[];
 const previousVersion = '0.0.9';
@@ -18,7 +18,7 @@ test('upgrade from the previous version of the charts, rollback, uninstall', {
 }, async (t) => {
   const charts = await previousCharts(t);
   const pair = await installPair(t, 'release', {}, charts);
-  const load = await pair.load.start({ callsPerS: 100, maxMs: 300_000, http: pair.http([unary]) });
+  const load = await pair.load.start({ callsPerS: 100, maxMs: 300_000, http: { ...pair.http([unary]), resend: true } });
   assert.deepEqual(await versions(pair.namespace), { greeter: previousVersion, gateway: previousVersion });
   const graceOf = (program: Program) =>
     pair.kubectl('get', `deployment/${program}`, '-o', 'jsonpath={.spec.template.spec.terminationGracePeriodSeconds}');
@@ -39,6 +39,7 @@ test('upgrade from the previous version of the charts, rollback, uninstall', {
   t.diagnostic(`${t.name}: ${formatLedger(ledger)}`);
   assert.ok(ledger.sent >= 500, 'the account says nothing');
   assert.equal(ledger.failed, 0);
+  assert.ok(ledger.resent <= ledger.sent * maxResentShare, `${ledger.resent} went out twice`);
 
   const installed = await objects(pair.namespace);
   for (const program of programs) await helm(['uninstall', program, '-n', pair.namespace, '--wait', '--timeout=60s']);

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { guarantee } from '../harness/guarantee.ts';
 import { skipWithoutCluster } from './cluster.ts';
-import { gatewayConfig, installPair, type Program, shortStream, unary } from './pair.ts';
+import { gatewayConfig, installPair, maxResentShare, type Program, shortStream, unary } from './pair.ts';
 
 const skip = await skipWithoutCluster();
 const rolls = 3;
@@ -54,7 +54,7 @@ for (const { program, paths, on, control } of cases) {
         callsPerS: 80,
         maxMs: 300_000,
         maxInFlight: 1_000,
-        http: pair.http(paths),
+        http: { ...pair.http(paths), resend: program === 'gateway' },
       });
       const streams = await pair.load.start({
         callsPerS: 5,
@@ -89,6 +89,7 @@ for (const { program, paths, on, control } of cases) {
       figures.newPods === figures.replicas * rolls &&
       figures.longStreams > figures.longStreamsSentAway &&
       figures.longStreamsSentAway > 0,
-    holds: ({ failed, figures }) => failed === 0 && figures.longStreamsCut === 0,
+    holds: ({ sent, failed, resent, figures }) =>
+      failed === 0 && resent <= sent * maxResentShare && figures.longStreamsCut === 0,
   });
 }
