@@ -43,7 +43,7 @@ export function judge(measures: readonly Measure[]): Verdict[] {
     const [least, most] = [Math.min(...values), Math.max(...values)];
     const meets = (value: number) => (atMost === undefined ? value >= limit : value <= limit);
     const spread = values.length === 1 ? '' : ` (${text(least)}–${text(most)})`;
-    const verdict = meets(median(values)) ? 'holds' : meets(least) || meets(most) ? 'no difference' : 'not met';
+    const verdict = values.every(meets) ? 'holds' : values.some(meets) ? 'no difference' : 'not met';
     return { figure, goal, value: `${text(median(values))}${spread}`, verdict };
   });
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { built } from '../harness/build.ts';
 import { withConfig } from '../harness/gateway-config.ts';
+import { hello } from '../harness/hello.ts';
 import { runHttpLoad } from '../harness/http-load.ts';
 import { interleave, measureLoad } from '../harness/measure.ts';
 import { startSubject } from '../harness/subject.ts';
@@ -28,8 +29,7 @@ export const cache: Suite = async ({ measures, use, backends, effort }) => {
   const load = (port: number, durationMs: number) =>
     runHttpLoad({
       port,
-      path: () => '/v1/hello/world',
-      body: () => '{"message":"Hello world"}',
+      ...hello,
       connections: 64,
       durationMs,
     });

@@ -1,5 +1,6 @@
 import { built } from '../harness/build.ts';
 import { onLoopback } from '../harness/gateway-config.ts';
+import { hello } from '../harness/hello.ts';
 import { runHttpLoad } from '../harness/http-load.ts';
 import { interleave, measureLoad } from '../harness/measure.ts';
 import { startSubject } from '../harness/subject.ts';
@@ -17,8 +18,7 @@ export const endpoints: Suite = async ({ measures, use, backends, effort }) => {
   const load = (port: number, durationMs: number) =>
     runHttpLoad({
       port,
-      path: () => '/v1/hello/world',
-      body: () => '{"message":"Hello world"}',
+      ...hello,
       connections: 64,
       durationMs,
     });

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { built } from '../harness/build.ts';
+import { hello } from '../harness/hello.ts';
 import { runHttpLoad } from '../harness/http-load.ts';
 import { interleave, measureLoad } from '../harness/measure.ts';
 import { startSubject } from '../harness/subject.ts';
@@ -27,8 +28,7 @@ export const gateway: Suite = async ({ measures, use, backends, effort, goGatewa
   const load = (port: number, connections: number, durationMs: number) =>
     runHttpLoad({
       port,
-      path: () => '/v1/hello/world',
-      body: () => '{"message":"Hello world"}',
+      ...hello,
       connections,
       durationMs,
     });

@@ -1,5 +1,6 @@
 import { built } from '../harness/build.ts';
 import { onLoopback, withConfig } from '../harness/gateway-config.ts';
+import { hello } from '../harness/hello.ts';
 import { percentile, runHttpLoad } from '../harness/http-load.ts';
 import { startGreeters } from '../harness/replicas.ts';
 import { startSubject } from '../harness/subject.ts';
@@ -7,8 +8,6 @@ import type { Suite } from '../harness/suite.ts';
 
 /** A replica that works on 12 calls at a time, each for 0.1 to 0.2 s: 80 a second. */
 const faults = { capacity: 12, delayMs: 100, jitterMs: 100 };
-const path = () => '/v1/hello/world';
-const body = () => '{"message":"Hello world"}';
 
 /** Three times of what a service can do, with the limit of calls and without; and more than a gateway itself can do. */
 export const overload: Suite = async ({ measures, use, backends, effort }) => {
@@ -25,10 +24,10 @@ export const overload: Suite = async ({ measures, use, backends, effort }) => {
     const { port, stop } = use(
       await startSubject({ name, program: built('services/gateway/main.ts'), env: config.env }),
     );
-    await runHttpLoad({ port, path, body, connections: 24, durationMs: 2_000 });
-    const peak = await runHttpLoad({ port, path, body, connections: 24, durationMs: 4_000 });
+    await runHttpLoad({ port, ...hello, connections: 24, durationMs: 2_000 });
+    const peak = await runHttpLoad({ port, ...hello, connections: 24, durationMs: 4_000 });
     const peakPerS = (1_000 * peak.ok) / peak.durationMs;
-    const load = { port, path, body, connections: 1_000, perS: 3 * peakPerS };
+    const load = { port, ...hello, connections: 1_000, perS: 3 * peakPerS };
     // What is in flight at the end counts to neither.
     const over = await runHttpLoad({ ...load, durationMs });
     const perS = (1_000 * over.ok) / (over.durationMs + 200);
@@ -44,11 +43,11 @@ export const overload: Suite = async ({ measures, use, backends, effort }) => {
   const TARGET = `ipv4:${(await backends(3)).join(',')}`;
   const program = built('services/gateway/main.ts');
   const gateway = use(await startSubject({ name: 'gateway', program, env: { ...onLoopback, TARGET } }));
-  await runHttpLoad({ port: gateway.port, path, body, connections: 64, durationMs: effort.warmUpMs });
-  const unloaded = await runHttpLoad({ port: gateway.port, path, body, connections: 1, durationMs: 2_000 });
-  const full = await runHttpLoad({ port: gateway.port, path, body, connections: 64, durationMs: 2_000 });
+  await runHttpLoad({ port: gateway.port, ...hello, connections: 64, durationMs: effort.warmUpMs });
+  const unloaded = await runHttpLoad({ port: gateway.port, ...hello, connections: 1, durationMs: 2_000 });
+  const full = await runHttpLoad({ port: gateway.port, ...hello, connections: 64, durationMs: 2_000 });
   const before = await gateway.usage();
-  const twice = { port: gateway.port, path, body, connections: 2_000, perS: (2 * 1_000 * full.ok) / full.durationMs };
+  const twice = { port: gateway.port, ...hello, connections: 2_000, perS: (2 * 1_000 * full.ok) / full.durationMs };
   const over = await runHttpLoad({ ...twice, durationMs });
   const after = await gateway.usage();
   measures.add("overload of the gateway's own CPU, twice its peak", 'tandem', {

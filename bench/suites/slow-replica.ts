@@ -1,5 +1,6 @@
 import { built } from '../harness/build.ts';
 import { withConfig } from '../harness/gateway-config.ts';
+import { hello } from '../harness/hello.ts';
 import { percentile, runHttpLoad } from '../harness/http-load.ts';
 import { startGreeters } from '../harness/replicas.ts';
 import { startSubject } from '../harness/subject.ts';
@@ -32,8 +33,7 @@ export const slowReplica: Suite = async ({ measures, use }) => {
     const load = (durationMs: number) =>
       runHttpLoad({
         port: gateway.port,
-        path: () => '/v1/hello/world',
-        body: () => '{"message":"Hello world"}',
+        ...hello,
         connections: 64,
         durationMs,
       });

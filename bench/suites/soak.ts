@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { built } from '../harness/build.ts';
 import { onLoopback } from '../harness/gateway-config.ts';
+import { hello } from '../harness/hello.ts';
 import { runHttpLoad } from '../harness/http-load.ts';
 import { startSubject } from '../harness/subject.ts';
 import type { Suite } from '../harness/suite.ts';
@@ -19,8 +20,7 @@ export const soak: Suite = async ({ measures, use, backends }) => {
     while (sent < goal) {
       const { ok, wrong } = await runHttpLoad({
         port: gateway.port,
-        path: () => '/v1/hello/world',
-        body: () => '{"message":"Hello world"}',
+        ...hello,
         connections: 64,
         durationMs: 2_000,
       });

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { built } from '../harness/build.ts';
 import { onLoopback } from '../harness/gateway-config.ts';
 import { frames, runGrpcLoad, text } from '../harness/grpc-load.ts';
+import { hello } from '../harness/hello.ts';
 import { runHttpLoad } from '../harness/http-load.ts';
 import { interleave } from '../harness/measure.ts';
 import { endWithThis } from '../harness/subject.ts';
@@ -62,8 +63,7 @@ async function portOf(child: ChildProcess): Promise<number> {
 async function askGateway(port: number): Promise<void> {
   const { ok } = await runHttpLoad({
     port,
-    path: () => '/v1/hello/world',
-    body: () => '{"message":"Hello world"}',
+    ...hello,
     connections: 1,
     durationMs: 0,
   });
