@@ -21,6 +21,8 @@ import type { MethodConfig, RetryPolicy } from './service-config.ts';
 const maxRepicks = 10;
 /** Messages that a call keeps for a further attempt; past it the running attempt is the last. */
 const maxBufferedBytes = 1024 * 1024;
+/** A replica's timer for the same deadline may run out so much before it: both sides count in whole milliseconds. */
+const timerSlackMs = 5;
 /** What `setTimeout` takes at most; a longer one would fire at once. */
 const maxTimerMs = 2 ** 31 - 1;
 /** Calls that wait for a ready endpoint at the same time; past it they fail at once. */
@@ -480,8 +482,8 @@ class Attempt implements CallObserver {
   }
 
   onStatus(status: CallStatus): void {
-    // The replica keeps the same deadline, and on a busy machine its word that it passed may be read before our own timer.
-    const expired = status.code === Code.DEADLINE_EXCEEDED && performance.now() >= this.deadlineMs;
+    // The replica keeps the same deadline, and its word that it passed may be read before our own timer.
+    const expired = status.code === Code.DEADLINE_EXCEEDED && performance.now() >= this.deadlineMs - timerSlackMs;
     this.owner.attemptEnded(this, expired ? { ...status, from: 'local' } : status);
   }
 }
