@@ -324,6 +324,30 @@ suite('a call that ends before its handler', () => {
     // Disposal shows that the server finishes in spite of them.
   });
 
+  test('ends at its deadline by that, never as a call that its client cancelled', async () => {
+    const reasons: unknown[] = [];
+    await using fixture = await startServer({
+      SayHello: (_request: Named, call: ServerCall) =>
+        new Promise((_resolve, reject) => {
+          call.signal.addEventListener('abort', () => {
+            reasons.push((call.signal.reason as RpcError).code);
+            reject(call.signal.reason);
+          });
+        }),
+    });
+    const client = fixture.connect();
+    const calls = 200;
+    for (let call = 0; call < calls; call += 1) {
+      // A client that does not end the call at the deadline that it told, at all moments within a millisecond.
+      const metadata = new Metadata();
+      metadata.set('grpc-timeout', '100m');
+      client.SayHello(ada, metadata, () => {});
+      await sleep(1);
+    }
+    await eventually(() => assert.equal(reasons.length, calls));
+    assert.deepEqual(new Set(reasons), new Set([Code.DEADLINE_EXCEEDED]));
+  });
+
   test('has a signal that is aborted already when it is asked for too late', async () => {
     const gate = Promise.withResolvers<void>();
     let aborted: boolean | undefined;

@@ -174,7 +174,7 @@ class AdaptedCall implements ServerCall {
     if (this.over) return;
     this.end();
     this.#cancellation =
-      this.#remainingMs() <= 0
+      this.#remainingMs() <= earlyTimerMs
         ? new RpcError(Code.DEADLINE_EXCEEDED, 'deadline exceeded')
         : new RpcError(Code.CANCELLED, 'call cancelled');
     for (const listener of this.#onCancel ?? []) listener(this.#cancellation);
@@ -185,6 +185,8 @@ class AdaptedCall implements ServerCall {
   }
 }
 
+/** A timer may run out so much before its time, which Node counts in whole milliseconds. */
+const earlyTimerMs = 1;
 /** What `setTimeout` takes at most. */
 const maxTimerMs = 2 ** 31 - 1;
 
