@@ -97,6 +97,7 @@ export function createApp(config: GatewayConfig, log: Logger, tracing: Tracing, 
     errors: createErrorWriter(descriptors.types),
     ...createEdgeRules(config.configFile, { passTraceContext: !tracing.enabled }),
     observer,
+    eventLoop,
     registry,
     log,
   });

@@ -14,6 +14,7 @@ const upstream = {
   name: 'library',
   start: () => assert.fail('no call is made'),
   timeoutMs: () => undefined,
+  refusal: () => undefined,
   admit: (next: Caller) => next,
 };
 

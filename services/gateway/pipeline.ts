@@ -1,4 +1,4 @@
-import type { Caller, Method } from '#runtime/call/call.ts';
+import type { Caller, CallStart, CallStatus, Method } from '#runtime/call/call.ts';
 import { ConfigError } from '#runtime/process/config.ts';
 import type { Descriptors } from './descriptors.ts';
 import { createCachedServe } from './edge/cached.ts';
@@ -16,6 +16,8 @@ import { createRouteTable, type Route, type RouteTable, routesOf } from './trans
 /** The service behind the gateway, as its calls see it. */
 export interface Upstream extends Caller {
   readonly name: string;
+  /** What a request is told before anything is done for it, where the gateway has no time for its call. */
+  refusal(priority: CallStart['priority']): CallStatus | undefined;
   /** Lets in as many of the calls that go through it as the service can work on. */
   admit(next: Caller): Caller;
   /** The `timeout` of its service config, where one holds for the method. */
@@ -32,6 +34,8 @@ export interface Pipeline {
  *
  *     HTTP ─▶ route ─▶ observe ─▶ authenticate ─▶ quota ─▶ decode ─▶ cache ─▶ admit ─▶ attempts ─▶ pick ─▶ connection ─▶ replica
  *             (google.api.http)                            JSON→bytes                  └─────── the upstream's channel ──────┘
+ *
+ * Where the gateway itself has more to do than it can, a request goes no further than `observe`.
  *
  * Left to right; no stage reaches back. What stands before `decode` is a `Guard`, which sees no body. Below it bodies are
  * bytes, and whatever stands there is a `Caller`: a stage between the two is a function `(next: Caller) => Caller`. Streams
@@ -93,6 +97,7 @@ export function createPipeline(options: {
 
     return {
       route,
+      refusal: isStream ? undefined : () => upstream.refusal(priority),
       guard: inTurn(authProvider === undefined ? undefined : authenticate(authProvider), quota && checkQuota(quota)),
       serve(exchange) {
         const { headers, requestId, observation, reply, identity } = exchange;

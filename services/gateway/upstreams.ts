@@ -146,6 +146,7 @@ function openUpstream(
     admission,
     upstream: {
       name,
+      refusal: admission.refusal,
       admit: admission.admit,
       start: (call, observer) => channel.start(call, observer),
       timeoutMs: (method) => methodConfig(serviceConfig, method).timeoutMs,

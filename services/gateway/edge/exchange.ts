@@ -53,6 +53,8 @@ export interface Upgrade {
 /** A route with all that happens to its requests. */
 export interface ServedRoute<R extends HttpRoute = Route> {
   readonly route: R;
+  /** What a request is told, once its head is read, while the gateway is overloaded; undefined to go on. */
+  readonly refusal?: (() => CallStatus | undefined) | undefined;
   /** What a request must pass before its body is read. */
   readonly guard?: Guard | undefined;
   /** Throws RpcError for a request that goes nowhere; otherwise the reply is sent in time. */

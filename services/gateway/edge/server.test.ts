@@ -7,6 +7,7 @@ import { create, createRegistry, fromJson, type JsonValue, toBinary } from '@buf
 import { badRequest } from '#runtime/call/details.ts';
 import { Code } from '#runtime/call/status.ts';
 import { google, statusSchema } from '../google.ts';
+import { errorWith, retryInfo, statusOf } from './errors.ts';
 import { descriptors, exchangeRaw, type FakeCall, startEdge, until } from './testing.ts';
 
 const bookPath = '/v1/shelves/a/books/b';
@@ -537,6 +538,72 @@ describe('a drain', () => {
     edge.server.destroy();
     await Promise.all([closing, failed]);
     await until(() => edge.calls[0]?.cancelled !== undefined, 'the cancellation');
+  });
+});
+
+describe('an overload of the gateway itself', () => {
+  const details = [retryInfo(2_000)];
+  const refusal = statusOf(errorWith(Code.UNAVAILABLE, 'overloaded', details));
+  const cors = {
+    origins: ['https://shop.example'],
+    allowHeaders: [],
+    exposeHeaders: [],
+    credentials: false,
+    maxAge: 60,
+  };
+
+  it('refuses a request once its head is read, and tells and counts it as any other', async () => {
+    await using edge = await startEdge(answer, { refusal, cors });
+    const headers = { 'x-request-id': 'r-1', origin: 'https://shop.example' };
+    const reply = await fetch(edge.url + bookPath, { headers });
+    assert.equal(reply.status, 503);
+    assert.deepEqual(await reply.json(), {
+      code: Code.UNAVAILABLE,
+      message: 'overloaded',
+      details: [{ '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '2s' }],
+    });
+    const shown = ['retry-after', 'content-type', 'x-request-id', 'access-control-allow-origin'];
+    assert.deepEqual(
+      shown.map((name) => reply.headers.get(name)),
+      ['2', 'application/json; charset=utf-8', 'r-1', 'https://shop.example'],
+    );
+    assert.match(reply.headers.get('x-trace-id') ?? '', /^[\da-f]{32}$/);
+    await until(() => edge.logLines.length > 0, 'the log line');
+    assert.deepEqual(edge.observer.counters(), { 'GET /v1/{name=shelves/*/books/*} 503': 1 });
+    assert.equal(edge.calls.length, 0);
+  });
+
+  it('reads past a body that nobody wanted, and goes on with the connection', async () => {
+    await using edge = await startEdge(answer, { refusal });
+    const body = '{"title":"T"}';
+    const post = `POST ${echoPath} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n`;
+    const received = await exchangeRaw(edge.port, `${post}\r\n${body}${post}Connection: close\r\n\r\n${body}`);
+    assert.equal(received.match(/HTTP\/1\.1 503 /g)?.length, 2, received);
+  });
+
+  it('cuts off who goes on sending such a body', async () => {
+    await using edge = await startEdge(answer, { refusal });
+    const post = `POST ${echoPath} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{`;
+    assert.match(await exchangeRaw(edge.port, post), /^HTTP\/1\.1 503 /);
+  });
+
+  it('lets streams, preflights and what has no route go on', async () => {
+    await using edge = await startEdge(answer, { refusal, cors });
+    const statusOfRequest = async (path: string, init?: RequestInit) => (await fetch(edge.url + path, init)).status;
+    const preflight = {
+      method: 'OPTIONS',
+      headers: { origin: 'https://shop.example', 'access-control-request-method': 'GET' },
+    };
+    assert.equal(await statusOfRequest(watchPath), 200);
+    assert.equal(await statusOfRequest(bookPath, preflight), 204);
+    assert.equal(await statusOfRequest('/nowhere'), 404);
+    assert.equal(await statusOfRequest(bookPath, { method: 'DELETE' }), 405);
+  });
+
+  it('asks connections to close in a drain', async () => {
+    await using edge = await startEdge(answer, { refusal });
+    edge.server.drain(0);
+    assert.equal((await fetch(edge.url + bookPath)).headers.get('connection'), 'close');
   });
 });
 

@@ -1,13 +1,14 @@
 import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
-import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { Method } from '#runtime/call/call.ts';
+import type { CallStatus, Method } from '#runtime/call/call.ts';
 import { Code, RpcError } from '#runtime/call/status.ts';
 import type { Logger } from '#runtime/process/log.ts';
 import { http } from '#runtime/process/node-http.ts';
+import type { EventLoop } from '../stages/event-loop.ts';
 import type { HttpObserver, Observation } from '../stages/observe.ts';
 import { type RawBody, takesRawBody } from '../transcoding/http-body.ts';
 import { problemOfTarget } from '../transcoding/request-target.ts';
@@ -42,6 +43,8 @@ export interface EdgeServerOptions {
   /** Undefined: no page of another origin may call. */
   readonly cors: Cors | undefined;
   readonly observer: HttpObserver;
+  /** While it is overloaded, routes are asked whether they take another request. */
+  readonly eventLoop: Pick<EventLoop, 'overloaded'>;
   readonly registry: Registry;
   readonly log: Logger;
   /** The longest body of a request, and the longest message of a stream of them. */
@@ -135,6 +138,12 @@ function arrivalOf(request: FastifyRequest): Arrival {
 const replyKey = Symbol('reply');
 type Replying = Socket & { [replyKey]?: ServerResponse };
 
+/** The part of a refusal that is the same for all requests. */
+interface RefusalReply {
+  readonly headers: OutgoingHttpHeaders;
+  readonly body: string;
+}
+
 /** What a body that is taken as it is passes for, so that one parser reads it. */
 const rawType = 'application/octet-stream';
 
@@ -143,7 +152,8 @@ const rawType = 'application/octet-stream';
  * `google.api.http` (`/v1/hello:collect`, `{name=shelves/*}`) are more than its router has words for.
  */
 export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
-  const { routes, errors, metadata, cors, observer, registry, log, bodyLimitBytes, requestTimeoutMs } = options;
+  const { routes, errors, metadata, cors, observer, eventLoop, registry, log, bodyLimitBytes, requestTimeoutMs } =
+    options;
   const streams = createOpenStreams(options);
   const acceptWebSocket = createWebSocketAcceptor({
     maxMessageBytes: bodyLimitBytes,
@@ -171,30 +181,34 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
     labelNames: ['code'],
     registers: [registry],
   });
+  const refusalReplies = new WeakMap<CallStatus, RefusalReply>();
   const replyVaries = cors?.headersFor(undefined)['vary'] !== undefined;
   let draining = false;
   let closing = false;
 
   const app = fastify({
     bodyLimit: bodyLimitBytes,
-    keepAliveTimeout: options.keepAliveTimeoutMs,
-    requestTimeout: requestTimeoutMs,
     return503OnClosing: false,
     trustProxy: [...options.trustedProxies],
-    http: {
-      maxHeaderSize: maxHeadBytes,
-      headersTimeout: Math.min(headersTimeoutMs, requestTimeoutMs),
-      connectionsCheckingInterval: Math.min(timeoutCheckMs, requestTimeoutMs),
-      requireHostHeader: false, // Node's own answer has no body.
-      shouldUpgradeCallback: (request) => webSocketMatch(request) !== undefined,
-    },
+    serverFactory: (serve) =>
+      http.createServer(
+        {
+          maxHeaderSize: maxHeadBytes,
+          keepAliveTimeout: options.keepAliveTimeoutMs,
+          requestTimeout: requestTimeoutMs,
+          headersTimeout: Math.min(headersTimeoutMs, requestTimeoutMs),
+          connectionsCheckingInterval: Math.min(timeoutCheckMs, requestTimeoutMs),
+          requireHostHeader: false, // Node's own answer has no body.
+          shouldUpgradeCallback: (request) => webSocketMatch(request) !== undefined,
+        },
+        (request, response) => {
+          if (!eventLoop.overloaded || !refuse(request, response)) serve(request, response);
+        },
+      ),
     routerOptions: { maxParamLength: maxHeadBytes, querystringParser: () => ({}) },
     // Messages are read and written by their descriptors: no route has a JSON Schema, whose compilers take 60 ms to load.
     schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
-    genReqId: ({ headers }) => {
-      const given = headers['x-request-id'];
-      return typeof given === 'string' && requestIdSyntax.test(given) ? given : randomUUID();
-    },
+    genReqId: requestIdOf,
     frameworkErrors: (error, request, reply) => {
       // A path that Fastify's router cannot read comes here without having met a hook.
       arrive(request, reply);
@@ -277,13 +291,52 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   app.all('/*', serve);
   app.setNotFoundHandler(serve);
 
+  /** Whether an overload keeps the request from going further. It is seen and told as any other, at as little cost as can be. */
+  function refuse(request: IncomingMessage, response: ServerResponse): boolean {
+    const served = matchOf(request)?.served;
+    const status = served?.refusal?.();
+    if (status === undefined) return false;
+    const requestId = requestIdOf(request);
+    const observation = observer.observe(request, response, served?.route, requestId);
+    observation.status = status;
+    (request.socket as Replying)[replyKey] = response;
+    if (closing) closeAfter(response);
+    linger(request, response);
+    const { headers, body } = refusalOfStatus(status);
+    response.writeHead(httpStatusOf(status.code), {
+      'x-request-id': requestId,
+      'x-trace-id': observation.traceId,
+      ...headers,
+      ...cors?.headersFor(request.headers.origin),
+      ...(draining && { connection: 'close' }),
+    });
+    response.end(body);
+    return true;
+  }
+
+  /** Made once for each status: there are few, and an overload is no time for work. */
+  function refusalOfStatus(status: CallStatus): RefusalReply {
+    let reply = refusalReplies.get(status);
+    if (reply === undefined) {
+      const json = errors.statusJson(status);
+      const body = JSON.stringify(json);
+      const headers = {
+        ...errors.headers(json),
+        'content-type': 'application/json; charset=utf-8',
+        'content-length': Buffer.byteLength(body),
+      };
+      refusalReplies.set(status, (reply = { headers, body }));
+    }
+    return reply;
+  }
+
   /** The first sight of a request, before its body: its id, its route, its observation. */
   function arrive(request: FastifyRequest, reply: FastifyReply): Arrival {
     void reply.header('x-request-id', request.id);
     if (draining) void reply.header('connection', 'close');
     if (cors !== undefined) void reply.headers(cors.headersFor(request.headers.origin));
     if (upgrades.has(request.raw)) takeProtocolToken(request.raw.headers);
-    const match = matchOf(request);
+    const match = matchOf(request.raw);
     (request.raw.socket as Replying)[replyKey] = reply.raw;
     const observation = observer.observe(request.raw, reply.raw, match?.served?.route, request.id);
     void reply.header('x-trace-id', observation.traceId);
@@ -306,11 +359,11 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   }
 
   /** Undefined for a request whose head is wrong. */
-  function matchOf(request: FastifyRequest): Match<ServedRoute<HttpRoute>> | undefined {
-    if (problemOfHead(request.raw) !== undefined) return undefined;
-    if (upgrades.has(request.raw)) return webSocketMatch(request.raw);
+  function matchOf(request: IncomingMessage): Match<ServedRoute<HttpRoute>> | undefined {
+    if (problemOfHead(request) !== undefined) return undefined;
+    if (upgrades.has(request)) return webSocketMatch(request);
     try {
-      return routes.match(request.method, pathOf(request.raw.url));
+      return routes.match(request.method ?? '', pathOf(request.url));
     } catch {
       return undefined;
     }
@@ -496,6 +549,12 @@ function linger(request: IncomingMessage, response: ServerResponse): void {
     request.resume();
     setTimeout(() => request.complete || request.socket.destroy(), lingerMs).unref();
   });
+}
+
+/** That of the client, where it is one. */
+function requestIdOf({ headers }: Pick<IncomingMessage, 'headers'>): string {
+  const given = headers['x-request-id'];
+  return typeof given === 'string' && requestIdSyntax.test(given) ? given : randomUUID();
 }
 
 const badPath = 'the path must be percent-encoded UTF-8';

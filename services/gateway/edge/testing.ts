@@ -95,6 +95,8 @@ export async function startEdge(
     readonly cors?: CorsConfig;
     readonly auth?: readonly AuthProvider[];
     readonly trustedProxies?: readonly string[];
+    /** What each request is told for an overload of the event loop. Defaults to no overload. */
+    readonly refusal?: CallStatus;
   } = {},
 ) {
   const calls: FakeCall[] = [];
@@ -104,6 +106,7 @@ export async function startEdge(
   const upstream: Upstream = {
     name: 'library',
     timeoutMs: () => options.timeoutMs,
+    refusal: () => options.refusal,
     admit: (next) => next,
     start(start, observer) {
       const call = new FakeCall(start, observer);
@@ -163,6 +166,7 @@ export async function startEdge(
     cors: options.cors && createCors(options.cors, { request: [], reply: ['served-by'] }),
     metadata: createMetadataRules({ passed: defaultPassedNames, claimKeys, passTraceContext: true }),
     observer,
+    eventLoop: { overloaded: options.refusal !== undefined },
     registry,
     log,
     keepAliveTimeoutMs: 75_000,

@@ -1,15 +1,13 @@
 import type { Call, Caller, CallObserver, CallStart, CallStatus, Metadata } from '#runtime/call/call.ts';
 import { Code, localStatus } from '#runtime/call/status.ts';
 import { errorInfo, errorWith, retryInfo, statusOf } from '../edge/errors.ts';
-import { type ConcurrencyBounds, createConcurrencyLimit } from './concurrency-limit.ts';
-import type { EventLoop } from './event-loop.ts';
+import { type ConcurrencyBounds, createConcurrencyLimit, slackMs } from './concurrency-limit.ts';
+import { type EventLoop, turnBudgetMs } from './event-loop.ts';
 
 /** The longest that a call waits to be let in. */
 const maxWaitMs = 100;
-/** In an overload of the event loop, each turn takes new calls for so long; those of low priority for half of it. */
-const turnBudgetMs = 100;
 /**
- * And so many whatever time it takes, half of them of low priority: where a turn is long without that many, the process is
+ * In an overload of the event loop each turn takes so many calls whatever time it takes, half of them of low priority: where a turn is long without that many, the process is
  * starting or is given no CPU, and to shed its few calls would help nobody.
  */
 const turnCalls = 8;
@@ -38,6 +36,11 @@ export function shedReasonOf(status: CallStatus & Partial<ShedStatus>): ShedReas
 
 /** Lets in as many calls to an upstream as it can work on. */
 export interface Admission {
+  /**
+   * What to tell a request before anything is done for it, where the gateway itself has no time for its call; undefined to
+   * go on.
+   */
+  refusal(priority: Priority): ShedStatus | undefined;
   /** The stage. Whatever goes through it counts, whichever route it came by. */
   readonly admit: (next: Caller) => Caller;
   snapshot(): AdmissionSnapshot;
@@ -63,8 +66,9 @@ export interface AdmissionSnapshot {
 /**
  * Lets in calls up to a limit that is learned. As many wait, at most 100 ms and no longer than their deadline, those of
  * high priority first; the others are shed: UNAVAILABLE, never sent, with a RetryInfo. While the event loop of the gateway
- * is overloaded calls are shed before that, so that those which are let in are quick. A call holds its place with all its
- * attempts. One that waits for a replica to become ready, or between two attempts, loads nobody, and has none.
+ * is overloaded requests are refused when only their head is read, so that those which are let in are quick. A call holds
+ * its place with all its attempts. One that waits for a replica to become ready, or between two attempts, loads nobody, and
+ * has none.
  */
 export function createAdmission(options: {
   readonly bounds: ConcurrencyBounds;
@@ -82,14 +86,12 @@ export function createAdmission(options: {
   >;
   let inFlight = 0;
   let highShedMs = Number.NEGATIVE_INFINITY;
-  let turn = 0;
-  let callsInTurn = 0;
+  const turn = { number: 0, calls: 0, isFull: { high: false, low: false } };
   let isHighsTurn = false;
 
   const door: Door = {
     enter(call) {
       const { priority } = call.callStart;
-      if (eventLoop.overloaded && !hasTime(priority)) return call.shed('event-loop');
       if (hasRoom() && queues.high.size + queues.low.size === 0) return letIn(call);
       if (!makePlace(priority)) return call.shed('queue-full');
       queues[priority].add(call);
@@ -111,6 +113,7 @@ export function createAdmission(options: {
         limit.ended(call.window, {
           method: call.callStart.method,
           durationMs,
+          lagMs: durationMs > slackMs ? eventLoop.lagMs() : 0,
           outcome: code === Code.OK ? 'ok' : 'no-answer',
         });
       }
@@ -118,11 +121,14 @@ export function createAdmission(options: {
       letInHigh();
       letInWaiting();
     },
-    shed(reason, priority) {
-      shedCounts[reason][priority]++;
-      onShed?.(reason, priority);
-    },
+    shed,
   };
+
+  function shed(reason: ShedReason, priority: Priority): ShedStatus {
+    shedCounts[reason][priority]++;
+    onShed?.(reason, priority);
+    return shedStatus(reason);
+  }
 
   function loading(): number {
     return inFlight - idleCalls();
@@ -132,17 +138,22 @@ export function createAdmission(options: {
     return loading() < limit.current;
   }
 
+  /** Whether the running turn of the event loop takes another call. One that was full stays so. */
   function hasTime(priority: Priority): boolean {
-    if (turn !== eventLoop.turns) callsInTurn = 0;
-    turn = eventLoop.turns;
+    if (turn.number !== eventLoop.turns) {
+      turn.number = eventLoop.turns;
+      turn.calls = 0;
+      turn.isFull = { high: false, low: false };
+    }
+    if (turn.isFull[priority]) return false;
     const now = performance.now();
+    if (priority === 'low' && now - highShedMs <= highFirstMs) return false;
     const share = priority === 'high' ? 1 : 1 / 2;
-    const isHighShed = now - highShedMs <= highFirstMs;
-    if (priority === 'low' && isHighShed) return false;
-    if (callsInTurn < turnCalls * share || eventLoop.turnMs() < turnBudgetMs * share) {
-      callsInTurn++;
+    if (turn.calls < turnCalls * share || eventLoop.turnMs() < turnBudgetMs * share) {
+      turn.calls++;
       return true;
     }
+    turn.isFull[priority] = true;
     if (priority === 'high') highShedMs = now;
     return false;
   }
@@ -178,6 +189,7 @@ export function createAdmission(options: {
   }
 
   return {
+    refusal: (priority) => (eventLoop.overloaded && !hasTime(priority) ? shed('event-loop', priority) : undefined),
     admit: (next) => ({
       start(start, observer) {
         const call = new AdmittedCall(door, next, start, observer);
@@ -203,7 +215,7 @@ interface Door {
   /** Those who wait do so for the measurement, which is none of their doing. */
   isMeasuring(): boolean;
   ended(call: AdmittedCall, status: CallStatus): void;
-  shed(reason: ShedReason, priority: Priority): void;
+  shed(reason: ShedReason, priority: Priority): ShedStatus;
 }
 
 /** A call that is let in, waits for it, or is shed. It passes on what it is told, and then what was said meanwhile. */
@@ -259,8 +271,7 @@ class AdmittedCall implements Call, CallObserver {
   shed(reason: ShedReason): void {
     const { priority } = this.callStart;
     this.door.leave(this);
-    this.door.shed(reason, priority);
-    this.finishSoon(shedStatus(reason));
+    this.finishSoon(this.door.shed(reason, priority));
   }
 
   request(messages: number): void {

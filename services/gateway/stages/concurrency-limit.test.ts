@@ -54,7 +54,7 @@ function simulate(bounds: Partial<ConcurrencyBounds> = {}) {
     let due = 0;
     for (let index = 0; now < untilMs; now++) {
       for (const call of working.filter(({ doneMs }) => doneMs <= now)) {
-        limit.ended(call.window, { method: call.method, durationMs: now - call.startedMs, outcome: 'ok' });
+        limit.ended(call.window, { method: call.method, durationMs: now - call.startedMs, lagMs: 0, outcome: 'ok' });
         ok++;
       }
       working = working.filter(({ doneMs }) => doneMs > now);
@@ -193,7 +193,7 @@ test('counts calls that nobody waited for as slow, unless they were given up ear
   const window = (durationMs: number, outcome: 'ok' | 'no-answer') => {
     const ids = Array.from({ length: 20 }, (_, index) => limit.started(index + 1));
     now += 10_000; // whatever came before is long over
-    for (const id of ids) limit.ended(id, { method: fast, durationMs, outcome });
+    for (const id of ids) limit.ended(id, { method: fast, durationMs, lagMs: 0, outcome });
   };
   window(10, 'ok');
   const before = limit.learned;
@@ -227,7 +227,7 @@ test('stays within its bounds whatever calls take', () => {
         for (const [inFlight, durationMs, isOk] of calls) {
           const id = limit.started(inFlight);
           now += durationMs;
-          limit.ended(id, { method: fast, durationMs, outcome: isOk ? 'ok' : 'no-answer' });
+          limit.ended(id, { method: fast, durationMs, lagMs: 0, outcome: isOk ? 'ok' : 'no-answer' });
           assert.ok(Number.isInteger(limit.current), `${limit.current}`);
           assert.ok(limit.current >= min && limit.current <= limit.learned && limit.learned <= min + more);
         }

@@ -15,6 +15,8 @@ export interface ConcurrencyLimit {
 export interface EndedCall {
   readonly method: Method;
   readonly durationMs: number;
+  /** How long its end may have waited for this process to read it: no fault of the upstream. */
+  readonly lagMs: number;
   /** `no-answer`: it would have taken longer, had nobody given it up. */
   readonly outcome: 'ok' | 'no-answer';
 }
@@ -31,8 +33,8 @@ export const defaultBounds: ConcurrencyBounds = { min: 4, max: 1_000 };
 const initialLimit = 32;
 /** A latency of so many times the unloaded one, plus the slack, is where calls begin to wait for each other. */
 const tolerance = 1.5;
-/** What a busy scheduler or a garbage collection may add: no overload. */
-const slackMs = 50;
+/** What a busy scheduler, a garbage collection or turns of the own event loop may add: no overload. */
+export const slackMs = 50;
 /** Up to this share of the tolerated latency there is room for twice as many calls. */
 const calmRatio = 0.8;
 /** A limit that shrinks by less is about where it will stay. */
@@ -108,7 +110,8 @@ export function createConcurrencyLimit(
     const isLight = window.peak <= Math.ceil(learned * lightShare);
     const ratio = medianRatio(window);
     // What is in flight after a measurement takes as long as before it.
-    if (!isProbe) recentMs = median([...window.byMethod.values()].flatMap(({ okMs, lateMs }) => [...okMs, ...lateMs]));
+    if (!isProbe)
+      recentMs = median([...window.byMethod.values()].flatMap(({ okMs, atLeastMs }) => [...okMs, ...atLeastMs]));
     const isBinding = window.peak > learned * bindingShare;
     const rise = isLight ? Math.min(1, (now - window.openedMs) / baselineRiseMs) : 0;
     learnBaselines(window, isProbe ? { fall: 1, rise: 1 } : { fall: baselineWeight, rise });
@@ -153,9 +156,9 @@ export function createConcurrencyLimit(
   /** Of how long calls took to how long they may take. */
   function medianRatio({ byMethod }: Window): number | undefined {
     const ratios: number[] = [];
-    for (const [method, { okMs, lateMs }] of byMethod) {
+    for (const [method, { okMs, atLeastMs }] of byMethod) {
       const tolerated = toleratedMs(method);
-      if (tolerated !== undefined) for (const ms of [...okMs, ...lateMs]) ratios.push(ms / tolerated);
+      if (tolerated !== undefined) for (const ms of [...okMs, ...atLeastMs]) ratios.push(ms / tolerated);
     }
     return ratios.length < minSamples / 2 ? undefined : median(ratios);
   }
@@ -176,15 +179,18 @@ export function createConcurrencyLimit(
       window.peak = Math.max(window.peak, inFlight);
       return window.id;
     },
-    ended(id, { method, durationMs, outcome }) {
+    ended(id, { method, durationMs, lagMs, outcome }) {
       if (id === window.id) {
         let samples = window.byMethod.get(method);
-        if (samples === undefined) window.byMethod.set(method, (samples = { okMs: [], lateMs: [] }));
-        if (outcome === 'ok') {
-          add(samples.okMs, durationMs);
+        if (samples === undefined) window.byMethod.set(method, (samples = { okMs: [], atLeastMs: [] }));
+        const isOk = outcome === 'ok';
+        const isLate = lagMs > slackMs;
+        const ms = isLate ? Math.max(0, durationMs - lagMs) : durationMs;
+        if (isOk && !isLate) {
+          add(samples.okMs, ms);
           window.count++;
-        } else if (durationMs > (toleratedMs(method) ?? Number.POSITIVE_INFINITY)) {
-          add(samples.lateMs, durationMs);
+        } else if (isOk || ms > (toleratedMs(method) ?? Number.POSITIVE_INFINITY)) {
+          add(samples.atLeastMs, ms);
           window.count++;
         }
       }
@@ -202,7 +208,8 @@ interface Window {
   /** The most calls in flight when one of its calls began. */
   peak: number;
   count: number;
-  readonly byMethod: Map<Method, { readonly okMs: number[]; readonly lateMs: number[] }>;
+  /** What calls took; and what they took at least, of those that were given up, or read late. */
+  readonly byMethod: Map<Method, { readonly okMs: number[]; readonly atLeastMs: number[] }>;
 }
 
 function add(samples: number[], sample: number): void {

@@ -34,6 +34,20 @@ test('is overloaded once every turn has been long for a while, and no longer tha
   eventLoop.stop();
 });
 
+test('stays overloaded while turns last as long as they take calls for, without time to wait', async () => {
+  for (const [workMs, idleMs, stays] of [
+    [25, 0, true],
+    [24, 0, false],
+    [25, 2, false],
+  ] as const) {
+    const { eventLoop, turn } = fakeLoop();
+    for (let ms = 0; ms <= 500; ms += 100) await turn(100);
+    await turn(workMs, idleMs);
+    assert.equal(eventLoop.overloaded, stays, `${workMs} ms of work, ${idleMs} ms of waiting`);
+    eventLoop.stop();
+  }
+});
+
 test('is overloaded again sooner than the first time, while that is not long ago', async () => {
   const { eventLoop, turn } = fakeLoop();
   for (let ms = 0; ms <= 500; ms += 100) await turn(100);
@@ -72,6 +86,16 @@ test('tells how long the running turn and the last one worked', async () => {
   await turn(7);
   work(3);
   assert.deepEqual([eventLoop.lastTurnMs, eventLoop.turnMs()], [7, 3]);
+  eventLoop.stop();
+});
+
+test('tells how long what is read now may have waited, whoever had the CPU', async () => {
+  const { eventLoop, turn, work } = fakeLoop();
+  await turn(70, 500, 20);
+  work(5);
+  assert.equal(eventLoop.lagMs(), 95);
+  await turn(0);
+  assert.equal(eventLoop.lagMs(), 5);
   eventLoop.stop();
 });
 

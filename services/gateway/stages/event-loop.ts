@@ -10,6 +10,8 @@ export interface EventLoop {
   turnMs(): number;
   /** How long the last whole turn worked. */
   readonly lastTurnMs: number;
+  /** How long what is read now may have waited for that: it came at the earliest when the turn before began to work. */
+  lagMs(): number;
   start(): void;
   stop(): void;
 }
@@ -28,6 +30,11 @@ export interface LoopClock {
 
 /** A turn that works for longer than this has kept some request waiting so long: as long as a call may wait to be let in. */
 const longTurnMs = 100;
+/**
+ * In an overload each turn takes new calls for so long (`admit.ts`), so that the next calls do not wait much longer than
+ * that. A turn that is shorter had room for all.
+ */
+export const turnBudgetMs = 25;
 /** For how long all turns must be long: a garbage collection or one large body is a single one, and a cold process starts so. */
 const sustainedMs = 500;
 /** The same for as long after an overload as it may come back. */
@@ -39,6 +46,7 @@ const waitMs = 1;
 /**
  * Watches each turn of the event loop, without making it turn. Where its turns stay long there is a standing queue, as
  * CoDel (RFC 8289) finds one: by a time in which the shortest delay was above 100 ms, and sooner where there was one lately.
+ * It is over with a turn that is cut short by nobody, or has time to wait.
  */
 export function createEventLoop(clock: LoopClock = threadClock): EventLoop {
   let immediate: NodeJS.Immediate | undefined;
@@ -46,7 +54,8 @@ export function createEventLoop(clock: LoopClock = threadClock): EventLoop {
   let lastTurnMs = 0;
   let turnAtMs = clock.now();
   let idleAtMs = clock.idle();
-  /** Known after a long turn only. */
+  let lastTurn = { atMs: turnAtMs, idleAtMs };
+  /** Known after a long turn, and in an overload. */
   let cpuAtMs: number | undefined;
   let calmAtMs = turnAtMs;
   let overloadedAtMs = Number.NEGATIVE_INFINITY;
@@ -60,11 +69,13 @@ export function createEventLoop(clock: LoopClock = threadClock): EventLoop {
     const idleMs = clock.idle();
     const seemsLong = nowMs - turnAtMs - (idleMs - idleAtMs) >= longTurnMs;
     lastTurnMs = workedMs(nowMs, idleMs);
-    if (lastTurnMs < longTurnMs || idleMs - idleAtMs > waitMs) calmAtMs = nowMs;
+    const wasOverloaded = overloadedAtMs === turnAtMs;
+    if (lastTurnMs < (wasOverloaded ? turnBudgetMs : longTurnMs) || idleMs - idleAtMs > waitMs) calmAtMs = nowMs;
     if (nowMs - calmAtMs > (nowMs - overloadedAtMs > memoryMs ? sustainedMs : againMs)) overloadedAtMs = nowMs;
+    lastTurn = { atMs: turnAtMs, idleAtMs };
     turnAtMs = nowMs;
     idleAtMs = idleMs;
-    cpuAtMs = seemsLong ? clock.cpu() : undefined;
+    cpuAtMs = seemsLong || overloadedAtMs === turnAtMs ? clock.cpu() : undefined;
     turns++;
     // Once each turn; one that holds nothing does not keep the loop from waiting.
     immediate = setImmediate(endTurn).unref();
@@ -81,9 +92,11 @@ export function createEventLoop(clock: LoopClock = threadClock): EventLoop {
       return lastTurnMs;
     },
     turnMs: () => workedMs(clock.now(), clock.idle()),
+    lagMs: () => clock.now() - lastTurn.atMs - (clock.idle() - lastTurn.idleAtMs),
     start() {
       turnAtMs = clock.now();
       idleAtMs = clock.idle();
+      lastTurn = { atMs: turnAtMs, idleAtMs };
       calmAtMs = turnAtMs;
       immediate = setImmediate(endTurn).unref();
     },
