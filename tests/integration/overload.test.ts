@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { test } from 'node:test';
+import { createHttpCaller } from '../harness/http-caller.ts';
+import { startLab } from '../harness/lab-fixture.ts';
+import { sendInTurn } from '../harness/load.ts';
+import { sumOfMetric } from '../harness/metrics.ts';
+
+const loadMs = 4_000;
+const request = 'GET /v1/hello/world HTTP/1.1\r\nHost: localhost\r\n\r\n';
+
+/** Keeps so many requests under way on each connection, as many as one process can, and counts the replies by status. */
+async function load(port: number, connections: number, requestsOnEach: number): Promise<Map<string, number>> {
+  const statuses = new Map<string, number>();
+  const untilMs = performance.now() + loadMs;
+  await Promise.all(
+    Array.from({ length: connections }, async () => {
+      const socket = connect(port, '127.0.0.1').setEncoding('latin1');
+      let underWay = 0;
+      let unread = '';
+      const send = () => {
+        underWay = requestsOnEach;
+        socket.write(request.repeat(requestsOnEach));
+      };
+      socket.on('data', (text) => {
+        const parts = (unread + String(text)).split('HTTP/1.1 ');
+        // The last one may be cut anywhere: it is looked at again with what comes next.
+        unread = `HTTP/1.1 ${parts.pop() ?? ''}`;
+        for (const part of parts) if (part !== '') count(part);
+        if (unread.endsWith('}') || unread.endsWith('0\r\n\r\n')) {
+          count(unread.slice(9));
+          unread = '';
+        }
+        if (underWay > 0) return;
+        if (performance.now() < untilMs) send();
+        else socket.end();
+      });
+      const count = (reply: string) => {
+        underWay--;
+        const status = reply.slice(0, 3);
+        statuses.set(status, (statuses.get(status) ?? 0) + 1);
+      };
+      send();
+      await once(socket, 'close');
+      assert.equal(underWay, 0, 'a request without a reply');
+    }),
+  );
+  return statuses;
+}
+
+test('a gateway with more to do than it can refuses requests when it has read their head, and serves the others', async (t) => {
+  const { lab, use, gatewayPort } = await startLab(t, { replicas: 2 });
+  const adminPort = lab.gateways[0]?.serving?.adminPort ?? 0;
+  const refused = () => sumOfMetric(adminPort, 'tandem_admission_shed_total', { reason: 'event-loop' });
+  const isReady = async () => (await fetch(`http://127.0.0.1:${adminPort}/readyz`)).status === 200;
+
+  const light = await load(gatewayPort(), 2, 1);
+  assert.deepEqual([[...light.keys()], await refused()], [['200'], 0], 'control: two at a time are no overload');
+
+  const loading = load(gatewayPort(), 100, 20);
+  assert.equal(await isReady(), true, 'the admin port is never shed');
+  const heavy = await loading;
+  const count = await refused();
+  t.diagnostic(
+    `two at a time: ${light.get('200')} replies; 2,000: ${JSON.stringify([...heavy])}, ${count} by the event loop`,
+  );
+  assert.deepEqual([...heavy.keys()].toSorted(), ['200', '503']);
+  assert.ok(count > 0, 'nothing was refused by the event loop');
+
+  const caller = use(createHttpCaller([gatewayPort()]));
+  const after = await sendInTurn(() => caller.get('/v1/hello/world'), 20);
+  assert.equal(after.failed, 0, [...after.codes].join());
+  assert.equal(await refused(), count, 'refused without an overload');
+});
