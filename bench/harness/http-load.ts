@@ -28,6 +28,7 @@ export interface LoadResult {
 
 /** Requests on their way at the end have so long. */
 const lastReplyMs = 15_000;
+const openedAtOnce = 100;
 
 /**
  * Sends GETs over plain sockets and looks at each reply, for as little as that can cost: on a small machine what the load
@@ -44,13 +45,26 @@ export async function runHttpLoad(options: HttpLoadOptions): Promise<LoadResult>
     ok: (latencyMs: number) => void latenciesMs.push(latencyMs),
     wrong: (what: string) => void wrong.set(what, (wrong.get(what) ?? 0) + 1),
   };
-  const lines = await Promise.all(Array.from({ length: connections }, () => openLine(options, told)));
+  const lines: Line[] = [];
+  // A few at a time: a connection that finds no place in the queue of the listener waits for seconds.
+  while (lines.length < connections) {
+    const some = Math.min(connections - lines.length, openedAtOnce);
+    lines.push(...(await Promise.all(Array.from({ length: some }, () => openLine(options, told)))));
+  }
   const startedMs = performance.now();
   if (perS === undefined) {
     for (const line of lines) line.send(index++);
     await delay(durationMs);
   } else {
-    const free = () => lines.find((line) => line.isFree);
+    let at = 0;
+    const free = () => {
+      for (let tried = 0; tried < lines.length; tried++) {
+        at = (at + 1) % lines.length;
+        const line = lines[at];
+        if (line?.isFree) return line;
+      }
+      return undefined;
+    };
     while (performance.now() - startedMs < durationMs) {
       const due = Math.floor(((performance.now() - startedMs) * perS) / 1_000);
       while (index < due) {
@@ -89,7 +103,10 @@ interface Told {
   wrong(what: string): void;
 }
 
-/** One connection with one request at a time; made again when the server has ended it. */
+/**
+ * One connection with one request at a time; made again when the server has ended it. It is open when a first request has
+ * been answered: the kernel tells of a connection before the server has it.
+ */
 async function openLine(options: HttpLoadOptions, told: Told): Promise<Line> {
   const { port, path, body, headers = [] } = options;
   const head = ['', 'Host: localhost', ...headers, '', ''].join('\r\n');
@@ -98,6 +115,7 @@ async function openLine(options: HttpLoadOptions, told: Told): Promise<Line> {
   let current: number | undefined;
   let sentMs = 0;
   let closed = false;
+  const greeted = Promise.withResolvers<void>();
 
   const open = () => {
     socket = connect({ port, host: '127.0.0.1', noDelay: true });
@@ -111,6 +129,7 @@ async function openLine(options: HttpLoadOptions, told: Told): Promise<Line> {
       if (closed || own !== socket) return;
       open();
       if (current === undefined) return;
+      if (current === greeting) return isOpen();
       told.wrong('cut');
       goOn();
     });
@@ -119,7 +138,12 @@ async function openLine(options: HttpLoadOptions, told: Told): Promise<Line> {
   const send = (index: number) => {
     current = index;
     sentMs = performance.now();
-    socket.write(`GET ${path(index)} HTTP/1.1${head}`);
+    socket.write(`GET ${index === greeting ? '/' : path(index)} HTTP/1.1${head}`);
+  };
+  const isOpen = () => {
+    current = undefined;
+    received = '';
+    greeted.resolve();
   };
   const goOn = () => {
     current = undefined;
@@ -134,12 +158,15 @@ async function openLine(options: HttpLoadOptions, told: Told): Promise<Line> {
     const content = contentOf(received, end + 4);
     if (content === undefined) return;
     const status = received.slice(9, 12);
+    if (current === greeting) return isOpen();
     if (status === '200' && content === body(current)) told.ok(performance.now() - sentMs);
     else told.wrong(status === '200' ? `another reply: ${content}` : `HTTP ${status}`);
     goOn();
   };
 
   await once(open(), 'connect');
+  send(greeting);
+  await greeted.promise;
   return {
     get isFree() {
       return current === undefined;
@@ -151,6 +178,9 @@ async function openLine(options: HttpLoadOptions, told: Told): Promise<Line> {
     },
   };
 }
+
+/** In place of a number: a request for what no server has. */
+const greeting = -1;
 
 /** The body of a reply, once it is there as a whole; it begins at that place. */
 function contentOf(reply: string, start: number): string | undefined {

@@ -73,6 +73,7 @@ const { routes } = createPipeline({
   upstreamOf: () => ({
     name: 'default',
     start: (call, callObserver) => channel.start(call, callObserver),
+    refusal: (priority) => (features.has('limiter') ? admission.refusal(priority) : undefined),
     admit: (next) => (features.has('limiter') ? admission.admit(next) : next),
     timeoutMs: () => undefined,
   }),
@@ -90,6 +91,7 @@ const server = createEdgeServer({
   metadata: createMetadataRules({ passed: defaultPassedNames, claimKeys: [], passTraceContext: false }),
   cors: undefined,
   observer,
+  eventLoop,
   registry,
   log: silent,
 });
