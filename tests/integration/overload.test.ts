@@ -7,13 +7,15 @@ import { startLab } from '../harness/lab-fixture.ts';
 import { sendInTurn } from '../harness/load.ts';
 import { sumOfMetric } from '../harness/metrics.ts';
 
-const loadMs = 4_000;
 const request = 'GET /v1/hello/world HTTP/1.1\r\nHost: localhost\r\n\r\n';
 
-/** Keeps so many requests under way on each connection, as many as one process can, and counts the replies by status. */
-async function load(port: number, connections: number, requestsOnEach: number): Promise<Map<string, number>> {
+/** Keeps so many requests under way on each connection, and counts the replies by status. */
+async function load(
+  port: number,
+  { connections, requestsOnEach, forMs }: Record<'connections' | 'requestsOnEach' | 'forMs', number>,
+): Promise<Map<string, number>> {
   const statuses = new Map<string, number>();
-  const untilMs = performance.now() + loadMs;
+  const untilMs = performance.now() + forMs;
   await Promise.all(
     Array.from({ length: connections }, async () => {
       const socket = connect(port, '127.0.0.1').setEncoding('latin1');
@@ -55,10 +57,10 @@ test('a gateway with more to do than it can refuses requests when it has read th
   const refused = () => sumOfMetric(adminPort, 'tandem_admission_shed_total', { reason: 'event-loop' });
   const isReady = async () => (await fetch(`http://127.0.0.1:${adminPort}/readyz`)).status === 200;
 
-  const light = await load(gatewayPort(), 2, 1);
+  const light = await load(gatewayPort(), { connections: 2, requestsOnEach: 1, forMs: 1_000 });
   assert.deepEqual([[...light.keys()], await refused()], [['200'], 0], 'control: two at a time are no overload');
 
-  const loading = load(gatewayPort(), 100, 20);
+  const loading = load(gatewayPort(), { connections: 100, requestsOnEach: 20, forMs: 2_500 });
   assert.equal(await isReady(), true, 'the admin port is never shed');
   const heavy = await loading;
   const count = await refused();
