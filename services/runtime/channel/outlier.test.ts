@@ -56,7 +56,7 @@ function ends(
   detector: OutlierDetector,
   endpointId: string,
   status: Partial<CallStatus> & { readonly code: number },
-  { times = 1, lost = false, hadWholeTimeout = true } = {},
+  { times = 1, lost = false, hadWholeTimeout = true, durationMs = 1 } = {},
 ): void {
   for (let call = 0; call < times; call++) {
     detector.attemptEnded({
@@ -65,7 +65,7 @@ function ends(
       endpointId,
       attempt: 0,
       status: { details: '', trailers: [], from: 'peer', seenByPeer: 'maybe', ...status },
-      durationMs: 1,
+      durationMs,
       sentBytes: 0,
       receivedBytes: 0,
       lost,
@@ -152,6 +152,26 @@ test('compares the endpoints each interval, and lets one back after its time', a
   assert.equal(log.length, 1);
   await tick(10_000);
   assert.deepEqual(log.slice(1), ['a back']);
+});
+
+test('does not hold against an endpoint that is back what it was out for', async (t) => {
+  const { detector, log, state, tick } = setUp(t, config);
+  for (const id of ['b', 'c']) ends(detector, id, ok, { times: 100 });
+  // The last of them expire while it is out already.
+  ends(detector, 'a', timedOut, { times: 67 });
+  state.answers = true;
+  await tick(1_200);
+  assert.deepEqual(log, ['a out: consecutive-failures', 'trial a', 'a back']);
+  await tick(10);
+  ends(detector, 'a', timedOut, { times: 3, durationMs: 1_000 });
+  assert.equal(log.length, 3, 'calls that it got before it was out');
+  ends(detector, 'a', ok, { times: 5 });
+  await tick(10_000);
+  assert.equal(detector.ejection('a'), undefined);
+  for (const id of ['b', 'c']) ends(detector, id, ok, { times: 100 });
+  ends(detector, 'a', { code: Code.INTERNAL }, { times: 67 });
+  await tick(10_000);
+  assert.equal(detector.ejection('a'), 'failure-percentage', 'what it does from then on counts');
 });
 
 test('takes no more than max_ejection_percent out, but always one', async (t) => {

@@ -39,6 +39,8 @@ interface Subject {
   /** How often it was ejected, less the comparisons that it has passed since. */
   ejections: number;
   returnsAtMs: number;
+  /** When it came back: what was sent before that says nothing of it any more. */
+  backAtMs: number;
   trialBackoffMs: number;
   timer: NodeJS.Timeout | undefined;
 }
@@ -66,6 +68,7 @@ export function createOutlierDetector(options: OutlierDetectorOptions): OutlierD
         ejection: undefined,
         ejections: 0,
         returnsAtMs: 0,
+        backAtMs: Number.NEGATIVE_INFINITY,
         trialBackoffMs: firstTrialBackoffMs,
         timer: undefined,
       };
@@ -89,6 +92,10 @@ export function createOutlierDetector(options: OutlierDetectorOptions): OutlierD
     clearTimeout(subject.timer);
     subject.ejection = undefined;
     subject.consecutiveFailures = 0;
+    subject.backAtMs = performance.now();
+    // It was out for them: at the next comparison they would take it out again, well as it may be.
+    subject.successes = 0;
+    subject.failures = 0;
     onReturned(subject.id);
   }
 
@@ -140,6 +147,7 @@ export function createOutlierDetector(options: OutlierDetectorOptions): OutlierD
       const outcome = outcomeOf(event);
       if (outcome === 'neither') return;
       const subject = subjectOf(event.endpointId);
+      if (performance.now() - event.durationMs < subject.backAtMs) return;
       if (outcome === 'success' || outcome === 'error') subject.consecutiveFailures = 0;
       else subject.consecutiveFailures++;
       if (outcome === 'success') {
