@@ -82,7 +82,7 @@ export CLUSTER_UP ?= $(addsuffix /up,$(LOCAL_CLUSTER))
 e2e: installed cluster ## the tests on that cluster (17 minutes; CLUSTER_UP: the command that starts its API server)
 	@$(if $(LOCAL_CLUSTER),$(LOCAL_CLUSTER)/images && $(LOCAL_CLUSTER)/images-extra jaeger prometheus)
 	@deploy/cluster.sh images $(E2E_TAG) greeter gateway dev
-	@set -e; for files in $(E2E); do $(RUN_TESTS) --test-timeout=900000 "$$files"; done
+	@set -e; for files in $(E2E); do $(RUN_TESTS) --test-timeout=1800000 "$$files"; done
 
 format: installed ## format the code
 	biome format --write .
