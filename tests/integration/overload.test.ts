@@ -8,6 +8,7 @@ import { sendInTurn } from '../harness/load.ts';
 import { sumOfMetric } from '../harness/metrics.ts';
 
 const request = 'GET /v1/hello/world HTTP/1.1\r\nHost: localhost\r\n\r\n';
+const replyHead = /^HTTP\/1\.1 (\d+)[^]*?\r\ncontent-length: (\d+)\r\n[^]*?\r\n\r\n/i;
 
 /** Keeps so many requests under way on each connection, and counts the replies by status. */
 async function load(
@@ -26,23 +27,19 @@ async function load(
         socket.write(request.repeat(requestsOnEach));
       };
       socket.on('data', (text) => {
-        const parts = (unread + String(text)).split('HTTP/1.1 ');
-        // The last one may be cut anywhere: it is looked at again with what comes next.
-        unread = `HTTP/1.1 ${parts.pop() ?? ''}`;
-        for (const part of parts) if (part !== '') count(part);
-        if (unread.endsWith('}') || unread.endsWith('0\r\n\r\n')) {
-          count(unread.slice(9));
-          unread = '';
+        unread += String(text);
+        for (let reply = replyHead.exec(unread); reply !== null; reply = replyHead.exec(unread)) {
+          const [head, status = '', length] = reply;
+          const end = head.length + Number(length);
+          if (unread.length < end) break;
+          unread = unread.slice(end);
+          underWay--;
+          statuses.set(status, (statuses.get(status) ?? 0) + 1);
         }
         if (underWay > 0) return;
         if (performance.now() < untilMs) send();
         else socket.end();
       });
-      const count = (reply: string) => {
-        underWay--;
-        const status = reply.slice(0, 3);
-        statuses.set(status, (statuses.get(status) ?? 0) + 1);
-      };
       send();
       await once(socket, 'close');
       assert.equal(underWay, 0, 'a request without a reply');

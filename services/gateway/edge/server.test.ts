@@ -477,6 +477,7 @@ describe('a drain', () => {
     await using edge = await startEdge(answer);
     const before = await fetch(edge.url + bookPath);
     assert.equal(before.headers.get('connection'), 'keep-alive');
+    assert.equal(before.headers.get('keep-alive'), 'timeout=75');
     edge.server.drain(0);
     for (const path of [bookPath, '/nope', watchPath]) {
       assert.equal((await fetch(edge.url + path)).headers.get('connection'), 'close');
