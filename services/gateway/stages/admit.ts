@@ -7,8 +7,9 @@ import { type EventLoop, turnBudgetMs } from './event-loop.ts';
 /** The longest that a call waits to be let in. */
 const maxWaitMs = 100;
 /**
- * In an overload of the event loop each turn takes so many calls whatever time it takes, half of them of low priority: where a turn is long without that many, the process is
- * starting or is given no CPU, and to shed its few calls would help nobody.
+ * In an overload of the event loop each turn takes so many calls whatever time it takes, half of them of low priority:
+ * where a turn is long without that many, the process is starting or is given no CPU, and to shed its few calls would help
+ * nobody.
  */
 const turnCalls = 8;
 /** For how long after a call of high priority was shed by the event loop none of low priority is let in. */
